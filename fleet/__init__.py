@@ -1,0 +1,1 @@
+"""The service side: releases, devices, staged rollouts and what the fleet reports back."""

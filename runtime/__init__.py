@@ -1,0 +1,1 @@
+"""The device side: a daemon that serves signed models, updates them safely and reports what it sees."""

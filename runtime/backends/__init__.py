@@ -1,0 +1,1 @@
+"""Engine adapters behind one protocol; listing them imports no engine."""

@@ -1,0 +1,99 @@
+"""What can go wrong on a device, split by what the catcher does next?
+
+DaemonError                     daemon.error
+├── ConfigError                 config.invalid           fix the configuration file or the flag
+├── EngineError                 engine.error             about an engine or a model in it
+│   ├── EngineUnknownError      engine.unknown           no backend of that name is registered
+│   ├── EngineMissingError      engine.missing           install the extra
+│   ├── EngineOptionError       engine.bad_option        the manifest asks what this engine cannot honour
+│   ├── ModelLoadError          engine.load_failed       the file is not a model this engine reads
+│   └── InferenceError          engine.inference_failed  the engine failed on valid inputs
+├── RequestError                request.invalid          the caller's fault: 4xx
+│   ├── RequestTooLargeError    request.too_large
+│   └── ModelNotFoundError      request.unknown_model
+├── UpdateError                 update.failed            ends an update; the old version goes on serving
+│   ├── FetchError              update.fetch_failed      worth a retry: network or store
+│   ├── DiskFullError           update.disk_full         nothing half-written is left behind
+│   ├── UnsuitableError         update.unsuitable        the artifact demands what this device lacks
+│   ├── SelfTestError           update.self_test_failed  wrong outputs, a crash, or a hang in the test process
+│   └── ProbationError          update.probation_failed  it went live and misbehaved
+└── StoreError                  store.error              the device's own durable state cannot be read or written
+
+Refusals of messages and signatures are `runtime.contract.errors`; both trees share the rule: codes are stable, texts are not.
+"""
+
+from typing import ClassVar
+
+
+class DaemonError(Exception):
+    """Root of the device side's errors; `code` travels in events, reports and HTTP bodies."""
+
+    code: ClassVar[str] = "daemon.error"
+
+
+class ConfigError(DaemonError):
+    code = "config.invalid"
+
+
+class EngineError(DaemonError):
+    code = "engine.error"
+
+
+class EngineUnknownError(EngineError):
+    code = "engine.unknown"
+
+
+class EngineMissingError(EngineError):
+    code = "engine.missing"
+
+
+class EngineOptionError(EngineError):
+    code = "engine.bad_option"
+
+
+class ModelLoadError(EngineError):
+    code = "engine.load_failed"
+
+
+class InferenceError(EngineError):
+    code = "engine.inference_failed"
+
+
+class RequestError(DaemonError):
+    code = "request.invalid"
+
+
+class RequestTooLargeError(RequestError):
+    code = "request.too_large"
+
+
+class ModelNotFoundError(RequestError):
+    code = "request.unknown_model"
+
+
+class UpdateError(DaemonError):
+    code = "update.failed"
+
+
+class FetchError(UpdateError):
+    code = "update.fetch_failed"
+
+
+class DiskFullError(UpdateError):
+    code = "update.disk_full"
+
+
+class UnsuitableError(UpdateError):
+    code = "update.unsuitable"
+
+
+class SelfTestError(UpdateError):
+    code = "update.self_test_failed"
+
+
+class ProbationError(UpdateError):
+    code = "update.probation_failed"
+
+
+class StoreError(DaemonError):
+    code = "store.error"

@@ -1,0 +1,1 @@
+"""The host side: one recipe becomes measured, signed artifacts for every target."""
