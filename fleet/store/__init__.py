@@ -1,0 +1,1 @@
+"""The service's database: tables, migrations, repositories by resource and the queries behind the pages."""
