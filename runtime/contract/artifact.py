@@ -25,7 +25,8 @@ Name = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{1,40}\Z")]
 """A model, device, fleet or target id; the same grammar everywhere, safe in a path and in an MQTT topic."""
 ReleaseVersion = Annotated[str, Meta(pattern=r"\A[0-9]+\.[0-9]+\.[0-9]+(-[0-9a-z.]{1,20})?\Z")]
 Sha256 = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-Count = Annotated[int, Meta(ge=0)]
+Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
+"""Any unsigned integer here; it fits the signed 64 bits of a database column, so none can be sent that cannot be stored."""
 FileName = Annotated[str, Meta(pattern=r"\A[a-z0-9][a-z0-9._-]{0,63}\Z")]
 
 Datatype = Literal[

@@ -25,6 +25,9 @@ EVIDENCE_LIMIT = 1024 * 1024
 # A window inflates about 4x; the factor bounds what a hostile device can make the service allocate.
 INFLATED_TELEMETRY_LIMIT = 8 * TELEMETRY_LIMIT
 
+# msgspec lets the codec's own error through when a msgpack key is not UTF-8.
+_UNREADABLE = (msgspec.MsgspecError, UnicodeDecodeError, RecursionError)
+
 
 class Received(msgspec.Struct, Generic[T], frozen=True):
     """A value together with the exact bytes it was read from."""
@@ -57,7 +60,7 @@ def read_json(raw: bytes, kind: type[T], limit: int) -> Received[T]:
     _require_size(raw, limit, kind)
     try:
         return Received(raw, msgspec.json.decode(raw, type=kind))
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise MalformedError(f"{kind.__name__}: {error}") from error
 
 
@@ -73,7 +76,7 @@ def read_message(raw: bytes, kind: type[T], limit: int) -> Received[T]:
     _require_size(raw, limit, kind)
     try:
         return Received(raw, msgspec.msgpack.decode(raw, type=kind))
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise MalformedError(f"{kind.__name__}: {error}") from error
 
 

@@ -31,9 +31,6 @@ LATENCY_CELLS_PER_OCTAVE = 8
 """Latency cell k holds 2**(k/8) <= microseconds < 2**((k+1)/8), so a quantile is known within 9 %; cell 0 also all below."""
 LATENCY_CELLS = 216
 
-U64 = Annotated[int, Meta(ge=0, le=2**64 - 1)]
-"""MessagePack's largest integer, so a wider one could not be sent at all."""
-
 
 class StreamCounts(msgspec.Struct, frozen=True, array_like=True):
     """One feature or output over the window: cells + missing + out_of_range = the rows seen.
@@ -41,9 +38,9 @@ class StreamCounts(msgspec.Struct, frozen=True, array_like=True):
     missing: NaN or absent; out_of_range: infinite, or outside the range the manifest declares.
     """
 
-    cells: tuple[U64, ...]
-    missing: U64 = 0
-    out_of_range: U64 = 0
+    cells: tuple[Count, ...]
+    missing: Count = 0
+    out_of_range: Count = 0
 
 
 class Window(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,33 +51,33 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     device: Name
-    boot: U64
-    seq: U64
+    boot: Count
+    seq: Count
     model: Name
     artifact: ArtifactRef
     role: Role = "active"
     edges: Sha256
-    start_ms: U64
-    duration_ms: U64
+    start_ms: Count
+    duration_ms: Count
     clock_synced: bool
-    requests: U64 = 0
-    errors: U64 = 0
-    rows: U64 = 0
-    dropped_rows: U64 = 0
+    requests: Count = 0
+    errors: Count = 0
+    rows: Count = 0
+    dropped_rows: Count = 0
     streams: tuple[StreamCounts, ...] = ()
-    classes: tuple[U64, ...] = ()
-    confidence: tuple[U64, ...] = ()
-    latency: dict[U64, U64] = {}
-    resources: dict[str, U64] = {}
+    classes: tuple[Count, ...] = ()
+    confidence: tuple[Count, ...] = ()
+    latency: dict[Count, Count] = {}
+    resources: dict[str, Count] = {}
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of the `event` topic: one step of an update, an alarm, a refusal. code: stable and dotted, "" for progress."""
 
     device: Name
-    boot: U64
-    seq: U64
-    at_ms: U64
+    boot: Count
+    seq: Count
+    at_ms: Count
     clock_synced: bool
     kind: str
     code: str = ""
@@ -95,7 +92,7 @@ class Presence(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of the retained `presence` topic: birth on connect, last will when the connection is lost."""
 
     device: Name
-    boot: U64
+    boot: Count
     online: bool
 
 
@@ -128,10 +125,10 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     schema: int = REFERENCE_SCHEMA
     edge_set: bytes
     counts: tuple[StreamCounts, ...]
-    null: tuple[tuple[U64, ...], ...]
-    null_rows: U64
-    classes: tuple[U64, ...] = ()
-    confidence: tuple[U64, ...] = ()
+    null: tuple[tuple[Count, ...], ...]
+    null_rows: Count
+    classes: tuple[Count, ...] = ()
+    confidence: tuple[Count, ...] = ()
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,62 @@
+# From a bare checkout: `make demo` and `make test` do everything they need by themselves.
+# Only the first run installs (about 4 minutes, 7 GB: torch brings its CUDA libraries).
+
+PYTHON  ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3.13 || command -v python3)
+VENV    := .venv
+BIN     := $(VENV)/bin
+UV      := $(BIN)/uv
+STAMP   := $(VENV)/.installed
+PYTEST  := $(BIN)/python -m pytest
+
+.PHONY: help install demo test test-all lint bench screenshots lock clean
+
+help:            ## what there is to make
+	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+
+install: $(STAMP) ## virtual environment with the pinned set
+
+$(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "edgewright needs Python 3.11 to 3.13; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 5; }
+	"$(PYTHON)" -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
+	@touch $@
+
+demo: $(STAMP)   ## the whole way through, told as a story; KEEP=1 leaves it running
+	@sh requirements/system.sh mosquitto
+	@$(BIN)/python -m benchmarks.demo $(if $(KEEP),--keep)
+
+test: lint       ## the everyday suite: end-to-end and browser tests included
+	@sh requirements/system.sh mosquitto chromium
+	$(PYTEST) -m "not slow and not gpu"
+
+test-all: lint   ## everything, the long ones too
+	@sh requirements/system.sh mosquitto chromium
+	$(PYTEST)
+
+lint: $(STAMP)   ## format, lint and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(STAMP)  ## the figures of docs/figures.md, as a table and as JSON
+	@sh requirements/system.sh mosquitto
+	@$(BIN)/python -m benchmarks
+
+screenshots: $(STAMP) ## the README's pictures, from a real run
+	@sh requirements/system.sh mosquitto chromium
+	@$(BIN)/python -m benchmarks.screenshots
+
+lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml
+	cd requirements && for set in device dev; do \
+	  case $$set in device) extras="--extra onnxruntime";; \
+	    dev) extras="--extra onnxruntime --extra openvino --extra toolchain --extra fleet --extra dev";; esac; \
+	  ../$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	    --custom-compile-command "make lock" $$extras ../pyproject.toml -o $$set.txt || exit 1; done
+	cd requirements && echo 'uv>=0.5' | ../$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	    --no-emit-index-url --custom-compile-command "make lock" - -o bootstrap.txt
+
+clean:           ## what tests and the demo leave; not the environment
+	rm -rf .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
