@@ -3,6 +3,8 @@
 FleetError                      fleet.error
 ├── ConfigError                 config.invalid             fix fleet.toml, the environment or the flag
 ├── InvalidError                request.invalid            the request breaks a rule it could have known: fix it
+│   ├── SigningRequestError     enrolment.bad_csr          the device's certificate request is not one we sign
+│   ├── IncompleteReleaseError  release.incomplete         a document or blob the release names was not uploaded
 │   └── PlanError               rollout.bad_plan           the plan can never run
 │       ├── NoDeviceError       rollout.no_device          no device matches the target filter
 │       └── NoArtifactError     rollout.no_artifact        a matched device has no artifact in the release
@@ -10,17 +12,29 @@ FleetError                      fleet.error
 │   ├── UnknownDeviceError      device.unknown
 │   ├── UnknownReleaseError     release.unknown
 │   ├── UnknownRolloutError     rollout.unknown
-│   └── UnknownAlertError       alert.unknown
+│   ├── UnknownAlertError       alert.unknown
+│   ├── UnknownBlobError        blob.unknown
+│   └── UnknownRoleError        trust.unknown_role         no metadata of that role yet
 ├── ConflictError               request.conflict           clashes with what is stored: look again, then decide
 │   ├── RaceError               store.race                 someone else changed it in between: read again, retry
+│   │   └── ReleaseRaceError    release.race               metadata is not the successor of the current: fetch, sign again
+│   ├── ReleaseConflictError    release.conflict           other content under a name that is taken for ever
+│   ├── DeviceExistsError       device.exists              the id is taken, for ever
+│   ├── NotAuthorizedError      trust.not_authorized       no root names this service's keys yet: `toolchain keys authorize`
 │   ├── IdempotencyError        request.idempotency_clash  the same Idempotency-Key with another request
 │   ├── BusyModelError          rollout.model_busy         another rollout of this model touches one of these devices
 │   └── StateError              rollout.bad_state          the rollout's state does not allow this
 ├── CredentialError             auth.unauthenticated       no token, or one that is unknown, expired or revoked
+│   ├── EnrolmentError          enrolment.refused          the one-time secret is unknown, used or expired
+│   └── NoCertificateError      auth.no_certificate        the device door wants a client certificate here
 ├── ForbiddenError              auth.forbidden             the role does not allow it
+│   └── DeviceBarredError       device.barred              the certificate's device is not enrolled, or is revoked
 ├── StoreError                  store.error                the database cannot be read or written
+│   └── StorageFullError        storage.full               no room for a blob; nothing half-written is left behind
 ├── SetupError                  setup.incomplete           the home is not initialised, or belongs to something else
 └── ExternalError               external.failed            a program or peer the service needs did not do its part
+    ├── BrokerError             broker.failed              mosquitto does not start, or refuses what we ask
+    └── MissingProgramError     external.missing           install the program the text names (exit status 5)
 
 Refusals of messages and signatures are `runtime.contract.errors`. Codes are stable, texts are for people. Which HTTP
 status a class answers with stands in one place, `fleet.api.problems`.
@@ -41,6 +55,14 @@ class ConfigError(FleetError):
 
 class InvalidError(FleetError):
     code = "request.invalid"
+
+
+class SigningRequestError(InvalidError):
+    code = "enrolment.bad_csr"
+
+
+class IncompleteReleaseError(InvalidError):
+    code = "release.incomplete"
 
 
 class PlanError(InvalidError):
@@ -75,12 +97,36 @@ class UnknownAlertError(UnknownError):
     code = "alert.unknown"
 
 
+class UnknownBlobError(UnknownError):
+    code = "blob.unknown"
+
+
+class UnknownRoleError(UnknownError):
+    code = "trust.unknown_role"
+
+
 class ConflictError(FleetError):
     code = "request.conflict"
 
 
 class RaceError(ConflictError):
     code = "store.race"
+
+
+class ReleaseRaceError(RaceError):
+    code = "release.race"
+
+
+class ReleaseConflictError(ConflictError):
+    code = "release.conflict"
+
+
+class DeviceExistsError(ConflictError):
+    code = "device.exists"
+
+
+class NotAuthorizedError(ConflictError):
+    code = "trust.not_authorized"
 
 
 class IdempotencyError(ConflictError):
@@ -99,12 +145,28 @@ class CredentialError(FleetError):
     code = "auth.unauthenticated"
 
 
+class EnrolmentError(CredentialError):
+    code = "enrolment.refused"
+
+
+class NoCertificateError(CredentialError):
+    code = "auth.no_certificate"
+
+
 class ForbiddenError(FleetError):
     code = "auth.forbidden"
 
 
+class DeviceBarredError(ForbiddenError):
+    code = "device.barred"
+
+
 class StoreError(FleetError):
     code = "store.error"
+
+
+class StorageFullError(StoreError):
+    code = "storage.full"
 
 
 class SetupError(FleetError):
@@ -113,3 +175,11 @@ class SetupError(FleetError):
 
 class ExternalError(FleetError):
     code = "external.failed"
+
+
+class BrokerError(ExternalError):
+    code = "broker.failed"
+
+
+class MissingProgramError(ExternalError):
+    code = "external.missing"
