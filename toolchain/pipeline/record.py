@@ -1,0 +1,167 @@
+"""What did a build do, measure and decide, in a form that reports, tracking and `--json` can read?
+
+Everything here is plain data: it holds no open file and needs no engine to be imported. Durations are seconds, latencies
+nanoseconds, shares ratios 0..1.
+"""
+
+from typing import Literal
+
+import msgspec
+
+from runtime.contract.artifact import TensorSpec
+from toolchain.recipe import Recipe
+
+Verdict = Literal["chosen", "passed", "rejected"]
+
+
+class StageRun(msgspec.Struct, frozen=True, kw_only=True):
+    """One stage of this build. ran: False when its result came from the cache; why: the reason for either.
+
+    key: full digest of all that decides the result; output: digest of the result's contents; seconds: of the run that made it.
+    """
+
+    name: str
+    key: str
+    output: str
+    ran: bool
+    why: str
+    seconds: float
+
+
+class MetricResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A quality figure with its 95 % interval over n examples of a split."""
+
+    name: str
+    goal: Literal["max", "min"]
+    value: float
+    low: float
+    high: float
+    n: int
+    split: Literal["validation", "test"]
+
+
+class ParityResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a variant's outputs lie from the float model's on validation data.
+
+    agreement: share of examples with the same arg-max (1.0 where there are no classes); relative: error's root mean square
+    over the reference's.
+    """
+
+    max_abs: float
+    relative: float
+    agreement: float
+    ok: bool
+
+
+class LatencyResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Latency of one variant, measured interleaved with the float baseline.
+
+    ratio: median over blocks of baseline time / variant time (> 1: faster than the baseline), with its bootstrap interval.
+    """
+
+    p50_ns: int
+    p90_ns: int
+    p99_ns: int
+    mean_ns: int
+    samples: int
+    threads: int
+    batch: int
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+
+
+class VariantResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One candidate for one target, and what became of it. path: the model file inside the build cache."""
+
+    name: str
+    engine: str
+    precision: str
+    size_bytes: int
+    path: str
+    metrics: tuple[MetricResult, ...]
+    parity: ParityResult
+    latency: LatencyResult | None
+    verdict: Verdict
+    reason: str
+
+
+class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
+    """The decision for one target. metrics and confusion come from the test split, through the chosen variant.
+
+    measured: whether the build host is a device of this profile; where it is not, latencies are not the target's.
+    confusion: rows are true classes, columns predictions; empty unless the model classifies. path: the artifact directory.
+    """
+
+    target: str
+    profile: str
+    measured: bool
+    max_latency_ms: float | None
+    chosen: str
+    reason: str
+    variants: tuple[VariantResult, ...]
+    metrics: tuple[MetricResult, ...]
+    confusion: tuple[tuple[int, ...], ...]
+    manifest_sha256: str
+    path: str
+
+
+class DataSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """The data as loaded. fingerprint: digest of all three splits' contents; sizes: examples per split."""
+
+    fingerprint: str
+    sizes: dict[str, int]
+    inputs: tuple[TensorSpec, ...]
+    classes: tuple[str, ...] = ()
+    class_counts: dict[str, tuple[int, ...]] = {}
+    notes: tuple[str, ...] = ()
+
+
+class EpochResult(msgspec.Struct, frozen=True, kw_only=True):
+    """One pass over the training split. metric: the first metric of the recipe, on the validation split."""
+
+    epoch: int
+    train_loss: float
+    validation_loss: float
+    metric: float
+    seconds: float
+
+
+class TrainingResult(msgspec.Struct, frozen=True, kw_only=True):
+    """How the weights came about. best_epoch: the one whose weights were kept."""
+
+    history: tuple[EpochResult, ...]
+    best_epoch: int
+    stopped_early: bool
+    seconds: float
+    device: str
+    threads: int
+    seed: int
+    parameters: int
+
+
+class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything about one build of one release. build: digest of all its artifacts' inputs; equal builds, equal digests.
+
+    environment: versions of Python and the distributions used; host: what the machine is; out: OUT/model/version.
+    training is None when the recipe starts from existing weights.
+    """
+
+    build: str
+    recipe: Recipe
+    recipe_path: str
+    started_at: str
+    seconds: float
+    stages: tuple[StageRun, ...]
+    data: DataSummary
+    training: TrainingResult | None
+    targets: tuple[TargetResult, ...]
+    environment: dict[str, str]
+    host: dict[str, str]
+    out: str
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ran(self) -> bool:
+        """Whether any stage ran; False when the whole build came from the cache."""
+        return any(stage.ran for stage in self.stages)

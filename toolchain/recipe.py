@@ -1,0 +1,231 @@
+"""What should be built? A TOML file, validated and frozen before any work starts.
+
+Every mistake is named with its file, key and the nearest valid key; nothing is ignored.
+"""
+
+import difflib
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
+from msgspec import Meta
+
+from runtime.contract.artifact import Consent, Name, OutputKind, ReleaseVersion
+from toolchain.errors import RecipeError
+
+Positive = Annotated[int, Meta(ge=1)]
+NotNegative = Annotated[float, Meta(ge=0)]
+Method = Literal["quantize"]
+
+
+class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of all parts of a recipe: read-only, every key known."""
+
+
+class ModelSection(Section):
+    """network: "FILE:callable" beside the recipe, "package.module:callable", "torchvision:NAME" or "onnx:FILE"."""
+
+    name: Name
+    version: ReleaseVersion
+    network: Annotated[str, Meta(pattern=r"^[^:]+:.+$")]
+    options: dict[str, Any] = {}
+    output_kind: OutputKind = "classification"
+    licence: str = ""
+    description: str = ""
+    rollback_floor: ReleaseVersion = "0.0.0"
+
+
+class DataSection(Section):
+    """source: "FILE:callable" or "package.module:callable"; options are its keyword arguments."""
+
+    source: Annotated[str, Meta(pattern=r"^[^:]+:.+$")]
+    options: dict[str, Any] = {}
+
+
+class TrainSection(Section):
+    """patience: epochs without a better validation metric before training stops; 0 never stops early.
+
+    loss: "" takes the usual one of the output kind (cross-entropy, mean squared error), or "FILE:callable".
+    threads: two training threads on two busy cores were measured up to 4x slower than one, so one is the default.
+    """
+
+    epochs: Positive
+    seed: Annotated[int, Meta(ge=0)] = 0
+    batch_size: Positive = 64
+    learning_rate: Annotated[float, Meta(gt=0)] = 0.003
+    weight_decay: NotNegative = 1e-4
+    patience: Annotated[int, Meta(ge=0)] = 5
+    threads: Positive = 1
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    loss: str = ""
+
+
+class MetricSection(Section):
+    """name: a built-in metric or "FILE:callable"; goal: needed for a callable; max_drop: absolute, against the float model."""
+
+    name: str = "accuracy"
+    goal: Literal["max", "min"] | None = None
+    max_drop: NotNegative = 0.01
+
+
+class CompressSection(Section):
+    """calibration_rows: how many training examples set the ranges of quantized activations."""
+
+    methods: tuple[Method, ...] = ("quantize",)
+    calibration_rows: Positive = 256
+
+
+class TargetSection(Section):
+    """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference."""
+
+    profile: Name
+    max_latency_ms: Annotated[float, Meta(gt=0)] | None = None
+
+
+class Recipe(Section):
+    """A whole recipe. train is None when the network comes with its weights; the first metric decides the choice."""
+
+    model: ModelSection
+    data: DataSection
+    train: TrainSection | None = None
+    metrics: Annotated[tuple[MetricSection, ...], Meta(min_length=1)] = msgspec.field(default=(MetricSection(),), name="metric")
+    compress: CompressSection = CompressSection()
+    targets: Annotated[tuple[TargetSection, ...], Meta(min_length=1)] = msgspec.field(
+        default=(TargetSection(profile="x86-64-cpu"),), name="target"
+    )
+    consent: Consent = Consent()
+
+    @property
+    def sha256(self) -> str:
+        """Digest of the meaning: the same whatever the layout, comments and order of keys in the file."""
+        return hashlib.sha256(msgspec.json.encode(self, order="deterministic")).hexdigest()
+
+
+def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
+    """Read a recipe and apply `key=value` settings over it. Raises RecipeError naming file, key and nearest valid key."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise RecipeError(f"{path}: no such recipe") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise RecipeError(f"{path}: not readable as TOML: {error}") from error
+    changed = {_apply_setting(document, setting) for setting in settings}
+    return parse_recipe(document, str(path), changed)
+
+
+def parse_recipe(document: dict[str, Any], source: str, changed: Iterable[str] = ()) -> Recipe:
+    """Validate a document. source: names the file in errors; changed: keys that came from --set instead."""
+    origin = {key: f"--set {key}" for key in changed}
+    for key in ("metric", "target"):
+        if isinstance(document.get(key), dict):
+            document = document | {key: [document[key]]}
+    _require_known(Recipe, document, "", source, origin)
+    try:
+        recipe = msgspec.convert(document, Recipe)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        key = where.strip("`").lstrip(".")
+        missing = message.removeprefix("Object missing required field `")
+        if missing != message:
+            key, message = f"{key}.{missing}".strip("`."), "this key is required"
+        raise RecipeError(f"{_place(source, origin, key)}: {message}") from error
+    _require_consistent(recipe, source)
+    return recipe
+
+
+def _require_consistent(recipe: Recipe, source: str) -> None:
+    """What no single key can be blamed for."""
+    profiles = [target.profile for target in recipe.targets]
+    for profile in profiles:
+        if profiles.count(profile) > 1:
+            raise RecipeError(f"{source}: two targets have profile {profile!r}; each artifact's target must be unique")
+    starts_from_onnx = recipe.model.network.startswith("onnx:")
+    if starts_from_onnx and recipe.train is not None:
+        raise RecipeError(f"{source}: [train] cannot train an ONNX file; remove [train] or name a torch network")
+    names = [metric.name for metric in recipe.metrics]
+    if len(set(names)) != len(names):
+        raise RecipeError(f"{source}: two [[metric]] tables have the same name")
+    if recipe.train is not None and not recipe.train.loss and recipe.model.output_kind not in ("classification", "regression"):
+        raise RecipeError(f"{source}: train.loss is required for output_kind {recipe.model.output_kind!r}")
+
+
+def _require_known(kind: type[msgspec.Struct], document: Any, prefix: str, source: str, origin: Mapping[str, str]) -> None:
+    """Walk the sections beside the document, so that an unknown key is named with the nearest one of its own section."""
+    if not isinstance(document, dict):
+        return  # msgspec names a section of the wrong type
+    fields = {field.encode_name: field for field in msgspec.structs.fields(kind)}
+    for key, value in document.items():
+        path = f"{prefix}{key}"
+        if key not in fields:
+            raise RecipeError(f"{_place(source, origin, path)}: unknown key; {_nearest(key, prefix, list(fields))}")
+        section = _section_of(fields[key].type)
+        if section is None:
+            continue
+        for index, item in enumerate(value if isinstance(value, list) else [value]):
+            inner = f"{path}[{index}]." if isinstance(value, list) else f"{path}."
+            _require_known(section, item, inner, source, origin)
+
+
+def _section_of(kind: Any) -> type[msgspec.Struct] | None:
+    """The section type inside an annotation such as `TrainSection | None` or `tuple[TargetSection, ...]`."""
+    if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
+        return kind
+    if get_origin(kind) is None:
+        return None
+    return next((found for part in get_args(kind) if (found := _section_of(part)) is not None), None)
+
+
+def _nearest(key: str, prefix: str, known: list[str]) -> str:
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean {prefix}{close[0]}?"
+    return f"known here: {', '.join(prefix + name for name in known)}"
+
+
+def _place(source: str, origin: Mapping[str, str], key: str) -> str:
+    plain = key.replace("[", ".").replace("]", "")
+    for changed, place in origin.items():
+        if plain == changed or changed.startswith(f"{plain}.") or plain.startswith(f"{changed}."):
+            return place
+    return f"{source}: {key}" if key else source
+
+
+def _apply_setting(document: dict[str, Any], setting: str) -> str:
+    """Apply one `key=value` to the document in place; returns the key as it was addressed (indexes included)."""
+    key, separator, text = setting.partition("=")
+    if not separator or not key:
+        raise RecipeError(f"--set {setting}: expected key=value, such as train.epochs=5")
+    value = _toml_value(text)
+    parts = key.split(".")
+    node: Any = document
+    for part in parts[:-1]:
+        node = _descend(node, part, key)
+    if isinstance(node, list):  # `target.max_latency_ms=1` with several targets means all of them
+        for item in node:
+            item[parts[-1]] = value
+    elif isinstance(node, dict):
+        node[parts[-1]] = value
+    else:
+        raise RecipeError(f"--set {key}: {parts[-2]} is not a table")
+    return key
+
+
+def _descend(node: Any, part: str, key: str) -> Any:
+    if isinstance(node, list):
+        if part.isdigit() and int(part) < len(node):
+            return node[int(part)]
+        raise RecipeError(f"--set {key}: {part!r} is no index of {len(node)} tables")
+    if not isinstance(node, dict):
+        raise RecipeError(f"--set {key}: there is no table {part!r}")
+    return node.setdefault(part, {})
+
+
+def _toml_value(text: str) -> Any:
+    """The value as TOML where it is TOML, else the bare text, so that shells need no inner quotes."""
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
