@@ -16,7 +16,12 @@ DaemonError                     daemon.error
 │   ├── DiskFullError           update.disk_full         nothing half-written is left behind
 │   ├── UnsuitableError         update.unsuitable        the artifact demands what this device lacks
 │   ├── SelfTestError           update.self_test_failed  wrong outputs, a crash, or a hang in the test process
-│   └── ProbationError          update.probation_failed  it went live and misbehaved
+│   ├── ProbationError          update.probation_failed  it went live and misbehaved
+│   ├── InterruptedUpdateError  update.interrupted       power cuts or crashes, too often in one update
+│   └── SupersededError         update.superseded        a newer desired state wants something else
+├── CommandError                command.failed           a diagnostic the operator asked for could not be done
+│   └── CommandUnknownError     command.unknown          this version does not offer it
+├── EnrolmentError              enrolment.failed         the fleet refused, or is not the one the token names
 └── StoreError                  store.error              the device's own durable state cannot be read or written
 
 Refusals of messages and signatures are `runtime.contract.errors`; both trees share the rule: codes are stable, texts are not.
@@ -93,6 +98,26 @@ class SelfTestError(UpdateError):
 
 class ProbationError(UpdateError):
     code = "update.probation_failed"
+
+
+class InterruptedUpdateError(UpdateError):
+    code = "update.interrupted"
+
+
+class SupersededError(UpdateError):
+    code = "update.superseded"
+
+
+class CommandError(DaemonError):
+    code = "command.failed"
+
+
+class CommandUnknownError(CommandError):
+    code = "command.unknown"
+
+
+class EnrolmentError(DaemonError):
+    code = "enrolment.failed"
 
 
 class StoreError(DaemonError):
