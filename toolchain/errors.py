@@ -8,6 +8,11 @@ BuildError              build.error      4   a stage or an external step failed
 ├── NetworkError        network.invalid  4   the network cannot be built, trained or exported
 ├── StageError          stage.failed     4   a stage broke; the cause is attached
 ├── CacheError          cache.failed     4   the stage cache cannot be written
+├── TrackingError       tracking.failed  4   the tracking store cannot be read or written
+├── KeysError           keys.invalid     2   fix the key folder, or name another one
+├── FleetError          fleet.failed     4   the fleet is out of reach, or could not do what was asked
+│   ├── FleetRefusedError   fleet.refused    6   the fleet does not believe or allow it; repeating will not help
+│   └── ConflictError       release.conflict 6   the same model, version and target is published with other content
 └── MissingError        need.missing     5   install what the message names
 
 Codes are stable, texts are not. Errors of the runtime and of the contract keep their own codes; `exit_status` maps them.
@@ -63,6 +68,29 @@ class StageError(BuildError):
 
 class CacheError(BuildError):
     code = "cache.failed"
+
+
+class TrackingError(BuildError):
+    code = "tracking.failed"
+
+
+class KeysError(BuildError):
+    code = "keys.invalid"
+    exit_status = EXIT_USAGE
+
+
+class FleetError(BuildError):
+    code = "fleet.failed"
+
+
+class FleetRefusedError(FleetError):
+    code = "fleet.refused"
+    exit_status = EXIT_REFUSED
+
+
+class ConflictError(FleetError):
+    code = "release.conflict"
+    exit_status = EXIT_REFUSED
 
 
 class MissingError(BuildError):

@@ -12,7 +12,7 @@ def write_durably(path: Path, data: bytes, mode: int = 0o644) -> None:
     """Create or replace a file whole, in a folder that exists. When this returns, the bytes survive a power cut."""
     scratch = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        with open(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
+        with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
