@@ -261,15 +261,16 @@ class Event(Base):
 
 
 class Drift(Base):
-    """The newest drift judgement of one model on one device. streams: ranked, most changed first; over, under: hysteresis."""
+    """The newest drift judgement of one model on one device. streams: ranked, most changed first, each with its hysteresis.
+
+    state: "waiting", "clean" or "drifting"; last_window_id: the newest window in it, so that none is judged twice.
+    """
 
     __tablename__ = "drift"
     device: Mapped[str] = mapped_column(ForeignKey("device.id"), primary_key=True)
     model: Mapped[str] = mapped_column(NAME, primary_key=True)
     sha256: Mapped[str] = mapped_column(DIGEST)
     state: Mapped[str] = mapped_column(String(16))
-    over: Mapped[int] = mapped_column(Integer, default=0)
-    under: Mapped[int] = mapped_column(Integer, default=0)
     rows: Mapped[int] = mapped_column(BigInteger, default=0)
     last_window_id: Mapped[int] = mapped_column(BigInteger, default=0)
     streams: Mapped[list[dict[str, Any]]] = mapped_column(Json, default=list)

@@ -162,8 +162,6 @@ def upgrade() -> None:
         sa.Column("model", sa.String(length=40), nullable=False),
         sa.Column("sha256", sa.String(length=64), nullable=False),
         sa.Column("state", sa.String(length=16), nullable=False),
-        sa.Column("over", sa.Integer(), nullable=False),
-        sa.Column("under", sa.Integer(), nullable=False),
         sa.Column("rows", sa.BigInteger(), nullable=False),
         sa.Column("last_window_id", sa.BigInteger(), nullable=False),
         sa.Column("streams", JSON, nullable=False),
