@@ -1,0 +1,1 @@
+"""What the device notices about its inferences: counts in bounded memory, never the inputs themselves."""
