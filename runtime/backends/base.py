@@ -7,7 +7,7 @@ The manifest's `engine_options` reach `load` unchanged, and a backend refuses wh
 from collections.abc import Mapping
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -18,6 +18,7 @@ from runtime.errors import EngineOptionError, EngineUnknownError
 ENTRY_POINT_GROUP = "edgewright.backends"
 
 Tensors = Mapping[str, np.ndarray]
+Options = TypeVar("Options", bound=msgspec.Struct)
 
 
 class Availability(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +72,7 @@ def get_backend(name: str) -> Backend:
     raise EngineUnknownError(f"unknown engine {name!r}; known here: {', '.join(backend_names())}")
 
 
-def parse_options(kind: type[msgspec.Struct], options: Mapping[str, OptionValue], backend: str) -> msgspec.Struct:
+def parse_options(kind: type[Options], options: Mapping[str, OptionValue], backend: str) -> Options:
     """Typed options of one backend. `kind` forbids unknown fields, so a misspelt option is refused, not ignored."""
     try:
         return msgspec.convert(dict(options), kind)

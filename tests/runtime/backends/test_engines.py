@@ -1,0 +1,54 @@
+"""What is particular to one engine: precision of OpenVINO, tensor types, the reference format, a missing package."""
+
+import numpy as np
+import pytest
+
+from runtime.backends.base import get_backend
+from runtime.backends.openvino import OpenVinoBackend
+from runtime.errors import EngineMissingError, EngineOptionError, ModelLoadError
+
+
+def test_openvino_computes_in_bf16_only_when_asked(model_files, layers):
+    rows = np.random.default_rng(3).normal(size=(64, 6)).astype(np.float32)
+    exact = OpenVinoBackend().load(model_files["openvino"], {}).infer({"input": rows})["output"]
+    try:
+        model = OpenVinoBackend().load(model_files["openvino"], {"precision": "bf16"})
+    except EngineOptionError as error:
+        assert "computes in f32" in str(error)  # noqa: PT017 - a CPU without bf16 must say so
+        return
+    rough = model.infer({"input": rows})["output"]
+    assert 1e-4 < np.abs(rough - exact).max() / np.abs(exact).max() < 3e-2
+
+
+def test_string_tensors_are_refused_by_name(tmp_path):
+    from onnx import TensorProto, helper, save
+
+    tensor = [helper.make_tensor_value_info(name, TensorProto.STRING, [1]) for name in ("words", "same")]
+    graph = helper.make_graph([helper.make_node("Identity", ["words"], ["same"])], "strings", tensor[:1], tensor[1:])
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
+    with pytest.raises(ModelLoadError, match="'words'"):
+        get_backend("onnxruntime").load(tmp_path / "model.onnx", {})
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+def test_a_missing_engine_is_named_with_its_extra(name, monkeypatch, model_files):
+    monkeypatch.setitem(__import__("sys").modules, name, None)
+    with pytest.raises(EngineMissingError, match=rf"edgewright\[{name}\]"):
+        get_backend(name).load(model_files[name], {})
+
+
+@pytest.mark.parametrize(
+    "arrays",
+    [
+        {"weight.0": np.zeros((2, 3), np.float32)},
+        {"weight.0": np.zeros((2, 3), np.float32), "bias.0": np.zeros(4, np.float32)},
+        {"weight.0": np.zeros((2, 3)), "bias.0": np.zeros(3)},
+        {"weight.0": np.zeros(3, np.float32), "bias.0": np.zeros(3, np.float32)},
+        {"weight.0": np.array([object()]), "bias.0": np.zeros(3, np.float32)},
+    ],
+    ids=["no bias", "bias width", "float64", "rank", "pickle"],
+)
+def test_reference_refuses_what_is_no_perceptron(tmp_path, arrays):
+    np.savez(tmp_path / "model.npz", **arrays)
+    with pytest.raises(ModelLoadError):
+        get_backend("reference").load(tmp_path / "model.npz", {})
