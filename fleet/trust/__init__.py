@@ -1,0 +1,1 @@
+"""What the service signs, and which uploaded metadata it accepts."""
