@@ -1,0 +1,166 @@
+"""What runs outside the serving process: signatures, downloads, digests, and the first run of a new model?
+
+    python -m runtime.update.helper accept|fetch|verify|test
+
+One request as a JSON line on stdin, one reply as a JSON line on stdout; exit 0 done, 4 failed, 6 refused. tuf,
+cryptography and, for the self-test, the engine are loaded here and go with the process: a model that crashes, hangs or
+eats memory while it is tested takes nothing else along. The daemon's end of stdin stays open; when it closes, the daemon
+is gone and so is the helper: no orphan writes beside its successor.
+"""
+
+import os
+import resource
+import shutil
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runtime.contract.artifact import Manifest
+from runtime.contract.errors import ContractError
+from runtime.errors import DaemonError, DiskFullError, SelfTestError
+from runtime.update.requests import (
+    EXIT_DONE,
+    EXIT_FAILED,
+    EXIT_REFUSED,
+    AcceptRequest,
+    FetchRequest,
+    Reply,
+    Task,
+    TestRequest,
+    VerifyRequest,
+)
+
+NICENESS = 5
+
+
+def accept(request: AcceptRequest) -> Reply:
+    """Verify a signed desired state or command. Raises ContractError's kin, or FetchError without the store."""
+    from runtime.contract import trust
+    from runtime.contract.canonical import COMMAND_LIMIT, DESIRED_LIMIT, read_message
+    from runtime.contract.deployment import Desired
+    from runtime.contract.errors import ExpiredError, WrongDeviceError
+    from runtime.contract.telemetry import Command
+    from runtime.identity import read_identity
+    from runtime.update.sources import open_source, trusting
+
+    state_dir = Path(request.state_dir)
+    identity = read_identity(state_dir)
+    device = identity.device if identity else ""
+    with open_source(state_dir, "") as source, trusting(state_dir, source) as releases:
+        keys = releases.director_keys()
+    if request.kind == "desired":
+        desired = trust.open_envelope(request.envelope, keys, Desired, DESIRED_LIMIT)
+        held = read_message(request.held, Desired, DESIRED_LIMIT) if request.held else None
+        return Reply(payload=desired.raw, is_new=trust.check_desired(desired, device, held))
+    command = trust.open_envelope(request.envelope, keys, Command, COMMAND_LIMIT)
+    if command.value.device != device:
+        raise WrongDeviceError(f"command is for {command.value.device!r}, this is {device!r}")
+    if request.now_s >= command.value.expires:
+        raise ExpiredError(f"command {command.value.id} expired {request.now_s - command.value.expires} s ago")
+    return Reply(payload=command.raw, is_new=True)
+
+
+def fetch(request: FetchRequest) -> Reply:
+    """Find the artifact in the signed release metadata, then bring whatever of it is not on the device yet."""
+    from runtime.contract.trust import check_floor
+    from runtime.files import write_durably
+    from runtime.update.sources import open_source, trusting
+    from runtime.update.verify import require_suitable
+
+    state_dir, wanted = Path(request.state_dir), request.artifact
+    folder = state_dir / "blobs" / "sha256"
+    with open_source(state_dir, request.source) as source:
+        with trusting(state_dir, source) as releases:
+            received = releases.manifest(request.model, wanted.version, wanted.target, wanted.sha256)
+        check_floor(received.value, request.floor)
+        require_suitable(received.value, request.profile)
+        missing = missing_blobs(received.value, folder)
+        require_space(folder, sum(missing.values()), request.reserve_bytes)
+        write_durably(folder / received.sha256, received.raw)
+        for sha256, size_bytes in missing.items():
+            source.blob(sha256, size_bytes, folder)
+    return Reply(figures={"blobs": len(missing), "bytes": sum(missing.values())})
+
+
+def verify(request: VerifyRequest) -> Reply:
+    """Check a filled slot against the artifact's digests and the device's rules."""
+    from runtime.update.verify import require_floor, require_suitable, verify_artifact
+
+    manifest = verify_artifact(Path(request.directory), request.model, request.artifact).value
+    require_floor(manifest, request.floor)
+    require_suitable(manifest, request.profile)
+    return Reply(payload=manifest.rollback_floor.encode())
+
+
+def test(request: TestRequest) -> Reply:
+    """Run the golden inputs through the model, in this process, under its memory cap."""
+    from runtime.update.selftest import run_self_test
+
+    if request.memory_bytes:
+        # DATA, not AS: engines reserve far more address space than they ever touch.
+        resource.setrlimit(resource.RLIMIT_DATA, (request.memory_bytes, request.memory_bytes))
+    return Reply(figures=run_self_test(Path(request.directory), request.repeats))
+
+
+TASKS: dict[Task, tuple[type[Any], Callable[[Any], Reply]]] = {
+    Task.ACCEPT: (AcceptRequest, accept),
+    Task.FETCH: (FetchRequest, fetch),
+    Task.VERIFY: (VerifyRequest, verify),
+    Task.TEST: (TestRequest, test),
+}
+
+
+def missing_blobs(manifest: Manifest, folder: Path) -> dict[str, int]:
+    """Payload blobs that are absent, by digest with their size. A damaged one counts as absent and is removed."""
+    from runtime.contract.errors import DigestError
+    from runtime.update.verify import check_file
+
+    missing: dict[str, int] = {}
+    for entry in manifest.files:
+        path = folder / entry.sha256
+        try:
+            check_file(path, entry.sha256, entry.size_bytes)
+        except DigestError:
+            path.unlink(missing_ok=True)
+            missing[entry.sha256] = entry.size_bytes
+    return missing
+
+
+def require_space(folder: Path, needed_bytes: int, reserve_bytes: int) -> None:
+    """Raise DiskFullError before the first byte comes when the blobs would not fit beside the reserve."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes and needed_bytes + reserve_bytes > free:
+        raise DiskFullError(f"the artifact needs {needed_bytes} bytes and {reserve_bytes} must stay free; {free} are")
+
+
+def main(argv: list[str]) -> int:
+    kind, act = TASKS[Task(argv[0])]
+    request = msgspec.json.decode(sys.stdin.buffer.readline(), type=kind)
+    threading.Thread(target=_end_with_the_daemon, daemon=True).start()
+    os.nice(NICENESS)
+    try:
+        reply, status = act(request), EXIT_DONE
+    except ContractError as error:
+        reply, status = Reply(code=error.code, detail=str(error)), EXIT_REFUSED
+    except DaemonError as error:
+        reply, status = Reply(code=error.code, detail=str(error)), EXIT_FAILED
+    except MemoryError:
+        reply, status = Reply(code=SelfTestError.code, detail="the model needs more memory than the cap allows"), EXIT_FAILED
+    sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
+    sys.stdout.buffer.flush()
+    return status
+
+
+def _end_with_the_daemon() -> None:
+    # os.read, not sys.stdin: a reader blocked inside the buffered object would abort the interpreter's shutdown.
+    while os.read(0, 1):
+        pass
+    os._exit(EXIT_FAILED)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,135 @@
+"""Where do a model's two versions lie on disk, and which one serves?
+
+    blobs/sha256/HEX               content-addressed files, manifests among them
+    models/MODEL/a, models/MODEL/b one artifact each, hard links to blobs
+    models/MODEL/active -> a | b   the switch: one rename of this symlink
+
+A blob that only the blob folder links to is in no slot, so its link count tells the garbage collector all it needs.
+"""
+
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from runtime.contract.artifact import MANIFEST_NAME, ArtifactRef, Manifest, read_manifest
+from runtime.contract.canonical import MANIFEST_LIMIT, Received
+from runtime.contract.deployment import Slot
+from runtime.contract.errors import ContractError, DigestError
+from runtime.files import TEMPORARY_SUFFIX, make_directory, naming_a_full_disk, point_symlink, remove_durably, sync_directory
+
+ACTIVE = "active"
+SLOTS: tuple[Slot, Slot] = ("a", "b")
+# A filesystem without hard links (FAT on a USB stick), or at their limit, gets a copy: more bytes, same content.
+_NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
+
+
+class Slots:
+    """The artifacts on disk below one state directory."""
+
+    def __init__(self, state_dir: Path) -> None:
+        self._models = state_dir / "models"
+        self.blobs = state_dir / "blobs" / "sha256"
+        make_directory(self._models)
+        make_directory(self.blobs)
+
+    def models(self) -> tuple[str, ...]:
+        """Models with an active slot."""
+        return tuple(sorted(link.parent.name for link in self._models.glob(f"*/{ACTIVE}") if link.is_symlink()))
+
+    def directory(self, model: str, slot: Slot) -> Path:
+        return self._models / model / slot
+
+    def active(self, model: str) -> Slot | None:
+        link = self._models / model / ACTIVE
+        if not link.is_symlink():
+            return None
+        return "a" if str(link.readlink()) == "a" else "b"
+
+    def inactive(self, model: str) -> Slot:
+        return "b" if self.active(model) == "a" else "a"
+
+    def activate(self, model: str, slot: Slot | None) -> None:
+        """Make a slot the one that serves after any restart; None: the model serves no more. Durable, idempotent."""
+        link = self._models / model / ACTIVE
+        if slot is None:
+            remove_durably(link)
+        elif self.active(model) != slot:
+            point_symlink(link, slot)
+
+    def manifest(self, model: str, slot: Slot) -> Received[Manifest]:
+        """What a slot holds. Raises OSError when it is empty, ContractError when its manifest is unreadable."""
+        with (self.directory(model, slot) / MANIFEST_NAME).open("rb") as file:
+            return read_manifest(file.read(MANIFEST_LIMIT + 1))
+
+    def artifact(self, model: str, slot: Slot | None) -> ArtifactRef | None:
+        """Names the artifact in a slot; None when there is none that can be read."""
+        if slot is None:
+            return None
+        try:
+            received = self.manifest(model, slot)
+        except (OSError, ContractError):
+            return None
+        return ArtifactRef(version=received.value.version, target=received.value.requires.profile, sha256=received.sha256)
+
+    def fill(self, model: str, slot: Slot, manifest_sha256: str) -> None:
+        """Build an artifact in an inactive slot from blobs, replacing what was there. Durable, idempotent.
+
+        Raises DigestError when a blob is missing, DiskFullError, or what `read_manifest` raises.
+        """
+        place = self.directory(model, slot)
+        building = place.with_name(slot + TEMPORARY_SUFFIX)
+        remove_durably(building)
+        make_directory(building)
+        manifest = read_manifest(self._blob(manifest_sha256).read_bytes()).value
+        self._link(manifest_sha256, building / MANIFEST_NAME)
+        for entry in manifest.files:
+            self._link(entry.sha256, building / entry.name)
+        sync_directory(building)
+        remove_durably(place)
+        building.rename(place)
+        sync_directory(place.parent)
+
+    def drop(self, model: str, slot: Slot) -> None:
+        """Empty a slot that does not serve."""
+        remove_durably(self.directory(model, slot))
+
+    def remove(self, model: str) -> None:
+        """Take a model off the device. The symlink goes first: a half-removed model must not be served."""
+        self.activate(model, None)
+        remove_durably(self._models / model)
+
+    def collect_garbage(self) -> int:
+        """Remove blobs that no slot links to, and what interrupted work left. Returns the bytes freed.
+
+        Only while no update is between FETCHING and SWITCHING: blobs of a slot not yet filled look unused.
+        """
+        freed = 0
+        for leftover in self._models.glob(f"*/*{TEMPORARY_SUFFIX}"):
+            remove_durably(leftover)
+        for path in self._unused_blobs():
+            freed += path.stat().st_size
+            path.unlink()
+        sync_directory(self.blobs)
+        return freed
+
+    def _unused_blobs(self) -> Iterator[Path]:
+        yield from [path for path in self.blobs.iterdir() if path.stat().st_nlink == 1]
+
+    def _blob(self, sha256: str) -> Path:
+        path = self.blobs / sha256
+        if not path.is_file():
+            raise DigestError(f"blob {sha256[:12]}… is not on this device")
+        return path
+
+    def _link(self, sha256: str, name: Path) -> None:
+        with naming_a_full_disk(f"filling slot {name.parent.name}"):
+            try:
+                name.hardlink_to(self._blob(sha256))
+            except OSError as error:
+                if error.errno not in _NO_LINKS:
+                    raise
+                shutil.copyfile(self._blob(sha256), name)
+                with name.open("rb") as file:
+                    os.fsync(file.fileno())

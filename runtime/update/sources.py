@@ -1,0 +1,102 @@
+"""Where can release metadata and blobs come from: the fleet's door, or a side-loaded bundle?
+
+Both give the same two things, so the same checks stand behind both. A bundle (`.edge`) is an uncompressed zip whose
+members are paths of the release store: `metadata/...`, `targets/...` and `blobs/sha256/HEX`.
+"""
+
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from runtime.contract.trust import NotFound, ReleaseTrust
+from runtime.errors import ConfigError, FetchError
+from runtime.files import TEMPORARY_SUFFIX, naming_a_full_disk, rename_durably, sync_directory
+from runtime.identity import client_context, read_identity, read_root
+from runtime.update.download import CHUNK_BYTES, Door
+from runtime.update.verify import check_file
+
+
+class Source(Protocol):
+    def document(self, path: str) -> Iterator[bytes]:
+        """Bytes of a path below the release store. Raises NotFound or OSError."""
+
+    def blob(self, sha256: str, size_bytes: int, folder: Path) -> None:
+        """Bring a blob into the folder, checked and durable. Raises FetchError, DigestError or DiskFullError."""
+
+    def close(self) -> None: ...
+
+
+@contextmanager
+def open_source(state_dir: Path, bundle: str) -> Iterator[Source]:
+    """The bundle at this path, or with "" the fleet's door. Raises ConfigError when the device is not enrolled."""
+    source: Source
+    if bundle:
+        source = Bundle(Path(bundle))
+    else:
+        identity = read_identity(state_dir)
+        if identity is None or not identity.is_enrolled:
+            raise ConfigError("this device belongs to no fleet; enrol it first: runtime enroll TOKEN")
+        source = Door(identity.url, client_context(state_dir))
+    try:
+        yield source
+    finally:
+        source.close()
+
+
+@contextmanager
+def trusting(state_dir: Path, source: Source) -> Iterator[ReleaseTrust]:
+    """The release metadata this device believes in, brought up to date from the source.
+
+    Raises RefusedError's kin; FetchError, also from within the block, when the source cannot be read.
+    """
+    identity = read_identity(state_dir)
+    if identity is None:
+        raise ConfigError("no release root is pinned on this device; enrol it first: runtime enroll TOKEN")
+    try:
+        trust = ReleaseTrust(state_dir / "trust", read_root(state_dir), identity.root_sha256, source.document)
+        trust.refresh()
+        yield trust
+    except OSError as error:
+        raise FetchError(f"release store: {error}") from error
+
+
+class Bundle:
+    """A side-load file."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._zip = zipfile.ZipFile(path)
+        except (OSError, zipfile.BadZipFile) as error:
+            raise FetchError(f"{path}: {error}; a bundle is made by `toolchain bundle`") from error
+
+    def close(self) -> None:
+        self._zip.close()
+
+    def names(self) -> list[str]:
+        return self._zip.namelist()
+
+    def document(self, path: str) -> Iterator[bytes]:
+        try:
+            with self._zip.open(path) as member:
+                while chunk := member.read(CHUNK_BYTES):
+                    yield chunk
+        except KeyError as error:
+            raise NotFound(path) from error
+        except zipfile.BadZipFile as error:
+            raise OSError(f"bundle: {path}: {error}") from error
+
+    def blob(self, sha256: str, size_bytes: int, folder: Path) -> None:
+        temporary = folder / (sha256 + TEMPORARY_SUFFIX)
+        try:
+            with naming_a_full_disk(f"unpacking blob {sha256[:12]}…"), temporary.open("wb") as file:
+                for chunk in self.document(f"blobs/sha256/{sha256}"):
+                    file.write(chunk)
+            check_file(temporary, sha256, size_bytes)
+            sync_directory(folder)
+            rename_durably(temporary, folder / sha256)
+        except NotFound as error:
+            raise FetchError(f"the bundle lacks blob {sha256[:12]}…") from error
+        finally:
+            temporary.unlink(missing_ok=True)

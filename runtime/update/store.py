@@ -1,0 +1,156 @@
+"""What must the device remember over a power cut, beyond its files?
+
+One SQLite database, `state.db`: the newest update of each model, the desired state held, version floors, how often the
+daemon started and whether it stopped in order, commands already done, and the last time it could trust. WAL with
+synchronous=FULL: a call that returned is on disk.
+"""
+
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from runtime.contract.artifact import version_key
+from runtime.contract.canonical import Received
+from runtime.contract.deployment import Desired
+from runtime.errors import StoreError
+from runtime.update.machine import Job
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS job (model TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS floor (model TEXT PRIMARY KEY, version TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS command (id TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
+"""
+
+
+class Held(msgspec.Struct, frozen=True):
+    """The newest desired state this device accepted: the envelope as it came, and the payload it sealed."""
+
+    envelope: bytes
+    payload: bytes
+
+    @property
+    def desired(self) -> Received[Desired]:
+        return Received(self.payload, msgspec.msgpack.decode(self.payload, type=Desired))
+
+
+class Store:
+    """The daemon's durable state; safe to share between threads. Raises StoreError when the disk refuses."""
+
+    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+        self._lock = threading.Lock()
+        try:
+            if read_only:
+                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, isolation_level=None)
+                return
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            raise StoreError(f"{path}: {error}") from error
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.close()
+
+    # -- updates
+
+    def jobs(self) -> dict[str, Job]:
+        """The newest update of each model."""
+        rows = self._all("SELECT model, body FROM job ORDER BY model")
+        return {model: msgspec.msgpack.decode(body, type=Job) for model, body in rows}
+
+    def save_job(self, job: Job) -> None:
+        self._write("INSERT OR REPLACE INTO job VALUES (?, ?)", job.model, msgspec.msgpack.encode(job))
+
+    def forget_job(self, model: str) -> None:
+        self._write("DELETE FROM job WHERE model = ?", model)
+
+    def floor(self, model: str) -> str:
+        """The highest signed rollback floor among the artifacts of this model that were committed here."""
+        rows = self._all("SELECT version FROM floor WHERE model = ?", model)
+        return str(rows[0][0]) if rows else "0.0.0"
+
+    def raise_floor(self, model: str, version: str) -> None:
+        if version_key(version) > version_key(self.floor(model)):
+            self._write("INSERT OR REPLACE INTO floor VALUES (?, ?)", model, version)
+
+    # -- desired state and commands
+
+    def held(self) -> Held | None:
+        raw = self._fact("held")
+        return msgspec.msgpack.decode(raw, type=Held) if raw else None
+
+    def hold(self, held: Held) -> None:
+        self._set_fact("held", msgspec.msgpack.encode(held))
+
+    def is_done(self, command: str) -> bool:
+        return bool(self._all("SELECT 1 FROM command WHERE id = ?", command))
+
+    def mark_done(self, command: str, expires: int, now: int) -> None:
+        """Remember a command until it expires, so that a redelivered one is not run twice."""
+        with self._transaction() as db:
+            db.execute("DELETE FROM command WHERE expires < ?", (now,))
+            db.execute("INSERT OR REPLACE INTO command VALUES (?, ?)", (command, expires))
+
+    # -- starts, stops and time
+
+    def begin_boot(self) -> tuple[int, bool]:
+        """Count a start. Returns its number from 1, and whether the stop before it was clean (the first start's is)."""
+        number = int(self._fact("boots") or 0) + 1
+        was_clean = number == 1 or self._fact("stopped") == b"clean"
+        with self._transaction() as db:
+            db.execute("INSERT OR REPLACE INTO fact VALUES ('boots', ?)", (str(number).encode(),))
+            db.execute("INSERT OR REPLACE INTO fact VALUES ('stopped', ?)", (b"running",))
+        return number, was_clean
+
+    def end_boot(self) -> None:
+        self._set_fact("stopped", b"clean")
+
+    def trusted_time_s(self) -> int:
+        """The latest time some trusted party vouched for; the clock is never believed to be earlier."""
+        return int(self._fact("trusted_time_s") or 0)
+
+    def trust_time(self, now_s: int) -> None:
+        if now_s > self.trusted_time_s():
+            self._set_fact("trusted_time_s", str(now_s).encode())
+
+    # -- plumbing
+
+    def _fact(self, name: str) -> bytes | None:
+        rows = self._all("SELECT value FROM fact WHERE name = ?", name)
+        return bytes(rows[0][0]) if rows else None
+
+    def _set_fact(self, name: str, value: bytes) -> None:
+        self._write("INSERT OR REPLACE INTO fact VALUES (?, ?)", name, value)
+
+    def _all(self, query: str, *values: object) -> list[tuple[Any, ...]]:
+        with self._lock:
+            try:
+                return self._db.execute(query, values).fetchall()
+            except sqlite3.Error as error:
+                raise StoreError(f"state.db: {error}") from error
+
+    def _write(self, statement: str, *values: object) -> None:
+        with self._transaction() as db:
+            db.execute(statement, values)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        with self._lock:
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                try:
+                    yield self._db
+                except BaseException:
+                    self._db.execute("ROLLBACK")
+                    raise
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise StoreError(f"state.db: {error}") from error
