@@ -42,6 +42,10 @@ class Client:
     def close(self) -> None:
         self._transport.close()
 
+    @property
+    def url(self) -> str:
+        return self._transport.url
+
     # trust and releases
 
     def service_keys(self) -> dict[str, str]:

@@ -9,6 +9,7 @@ from copy import deepcopy
 from datetime import UTC, datetime, timedelta
 from typing import TypeVar
 
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import Signer, SSlibKey
 from tuf.api.exceptions import RepositoryError
 from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata, Root, TargetFile, Targets
@@ -17,7 +18,7 @@ from tuf.api.serialization.json import JSONSerializer
 
 from runtime.contract.canonical import write_json
 from runtime.contract.errors import MetadataError, SignatureError
-from runtime.contract.trust import DIRECTOR_TARGET, DirectorKeys, key_id
+from runtime.contract.trust import DirectorKeys, key_id
 
 ROOT_LIFETIME = timedelta(days=2 * 365)
 """A root that expires stops every update of every device, so it outlives the yearly renewal of the roles below by a year."""
@@ -82,18 +83,15 @@ def next_root(root: Root, holders: Mapping[str, SSlibKey], now: datetime) -> Roo
 
 def next_targets(targets: Targets | None, now: datetime) -> Targets:
     """The following version of a targets role, or its first, still to be filled."""
-    following = deepcopy(targets) if targets else Targets(version=0 + 1)
-    if targets:
-        following.version += 1
+    following = deepcopy(targets) if targets else Targets()
+    following.version = targets.version + 1 if targets else 1
     following.expires = _from(now, TARGETS_LIFETIME)
     return following
 
 
-def name_director(targets: Targets, public_key: bytes) -> bytes:
-    """List `director.json` naming this Ed25519 key (32 raw bytes) in `targets`; returns the document's bytes."""
-    document = write_json(DirectorKeys(keys={key_id(public_key): public_key.hex()}))
-    list_document(targets, DIRECTOR_TARGET, document)
-    return document
+def director_document(public_key: bytes) -> bytes:
+    """`director.json` naming one Ed25519 key (32 raw bytes) as the only one that may order deployments."""
+    return write_json(DirectorKeys(keys={key_id(public_key): public_key.hex()}))
 
 
 def delegate_model(targets: Targets, model: str, key: SSlibKey) -> None:
@@ -119,8 +117,6 @@ def list_document(targets: Targets, path: str, raw: bytes) -> None:
 
 def service_key(public_hex: str) -> SSlibKey:
     """A TUF key from 32 raw public bytes in hexadecimal. Raises MetadataError."""
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
     try:
         return SSlibKey.from_crypto(Ed25519PublicKey.from_public_bytes(bytes.fromhex(public_hex)))
     except ValueError as error:
