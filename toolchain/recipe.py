@@ -25,7 +25,7 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """Base of all parts of a recipe: read-only, every key known."""
 
 
-class ModelSection(Section):
+class ModelSection(Section, frozen=True):
     """network: "FILE:callable" beside the recipe, "package.module:callable", "torchvision:NAME" or "onnx:FILE"."""
 
     name: Name
@@ -38,14 +38,14 @@ class ModelSection(Section):
     rollback_floor: ReleaseVersion = "0.0.0"
 
 
-class DataSection(Section):
+class DataSection(Section, frozen=True):
     """source: "FILE:callable" or "package.module:callable"; options are its keyword arguments."""
 
     source: Annotated[str, Meta(pattern=r"^[^:]+:.+$")]
     options: dict[str, Any] = {}
 
 
-class TrainSection(Section):
+class TrainSection(Section, frozen=True):
     """patience: epochs without a better validation metric before training stops; 0 never stops early.
 
     loss: "" takes the usual one of the output kind (cross-entropy, mean squared error), or "FILE:callable".
@@ -63,7 +63,7 @@ class TrainSection(Section):
     loss: str = ""
 
 
-class MetricSection(Section):
+class MetricSection(Section, frozen=True):
     """name: a built-in metric or "FILE:callable"; goal: needed for a callable; max_drop: absolute, against the float model."""
 
     name: str = "accuracy"
@@ -71,21 +71,21 @@ class MetricSection(Section):
     max_drop: NotNegative = 0.01
 
 
-class CompressSection(Section):
+class CompressSection(Section, frozen=True):
     """calibration_rows: how many training examples set the ranges of quantized activations."""
 
     methods: tuple[Method, ...] = ("quantize",)
     calibration_rows: Positive = 256
 
 
-class TargetSection(Section):
+class TargetSection(Section, frozen=True):
     """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference."""
 
     profile: Name
     max_latency_ms: Annotated[float, Meta(gt=0)] | None = None
 
 
-class Recipe(Section):
+class Recipe(Section, frozen=True):
     """A whole recipe. train is None when the network comes with its weights; the first metric decides the choice."""
 
     model: ModelSection

@@ -33,7 +33,7 @@ class LazyCommands(typer.core.TyperGroup):
         return command
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        self.commands = dict.fromkeys(COMMANDS)  # what "did you mean" looks at
+        self.commands: Any = dict.fromkeys(COMMANDS)  # what "did you mean" looks at
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:

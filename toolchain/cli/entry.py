@@ -17,7 +17,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = _run([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt:
-        print("toolchain: interrupted", file=sys.stderr)
+        _say("toolchain: interrupted")
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`toolchain ... | head`); a second failure at interpreter exit would only confuse.
@@ -33,7 +33,7 @@ def _run(arguments: list[str]) -> int:
     try:
         import typer.main
     except ImportError:
-        print(INSTALL_LINE, file=sys.stderr)
+        _say(INSTALL_LINE)
         return EXIT_MISSING
     from toolchain.cli.commands import app
 
@@ -48,19 +48,23 @@ def _explain(error: Exception, debug: bool) -> int:
     # typer carries its own copy of click in newer versions, so its errors are told by what they offer, not by their class.
     format_message = getattr(error, "format_message", None)
     if format_message is not None and type(error).__name__ == "NoArgsIsHelpError":
-        print(format_message(), file=sys.stderr)
+        _say(format_message())
         return EXIT_USAGE
     if format_message is not None:
         context = getattr(error, "ctx", None)
         hint = f" (see `{context.command_path} --help`)" if context is not None else ""
-        print(f"toolchain: {format_message()}{hint}", file=sys.stderr)
+        _say(f"toolchain: {format_message()}{hint}")
         return EXIT_USAGE
     if isinstance(error, ImportError) and getattr(error, "name", None) and not str(error.name).startswith("toolchain"):
-        print(f'toolchain: {error.name} is not installed: pip install "edgewright[toolchain]"', file=sys.stderr)
+        _say(f'toolchain: {error.name} is not installed: pip install "edgewright[toolchain]"')
         return EXIT_MISSING
     status = exit_status(error)
     text = " ".join(str(error).split()) or type(error).__name__
     if status == EXIT_BUG:
         text = f"bug: {type(error).__name__}: {text}; --debug shows where, please report it"
-    print(f"toolchain: {text}", file=sys.stderr)
+    _say(f"toolchain: {text}")
     return status
+
+
+def _say(text: str) -> None:
+    sys.stderr.write(f"{text}\n")

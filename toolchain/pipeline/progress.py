@@ -1,0 +1,38 @@
+"""What does a running build say, and to whom? Stages report here; they never print."""
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Told of each step as it happens. Implementations must be cheap: `tick` is called once per epoch or measured block."""
+
+    def stage(self, name: str, *, ran: bool, why: str) -> None:
+        """A stage starts (ran) or is taken from the cache (not ran)."""
+
+    def done(self, name: str, seconds: float, summary: str) -> None:
+        """The stage that started last has finished."""
+
+    def tick(self, done: int, of: int, text: str) -> None:
+        """Part `done` of `of` within the running stage."""
+
+    def note(self, text: str) -> None:
+        """Something the engineer should know although nothing failed."""
+
+
+class Silent:
+    """Says nothing, but keeps the notes: for callers that only want the result."""
+
+    def __init__(self) -> None:
+        self.notes: list[str] = []
+
+    def stage(self, name: str, *, ran: bool, why: str) -> None:
+        pass
+
+    def done(self, name: str, seconds: float, summary: str) -> None:
+        pass
+
+    def tick(self, done: int, of: int, text: str) -> None:
+        pass
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
