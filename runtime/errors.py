@@ -7,10 +7,18 @@ DaemonError                     daemon.error
 │   ├── EngineMissingError      engine.missing           install the extra
 │   ├── EngineOptionError       engine.bad_option        the manifest asks what this engine cannot honour
 │   ├── ModelLoadError          engine.load_failed       the file is not a model this engine reads
-│   └── InferenceError          engine.inference_failed  the engine failed on valid inputs
+│   ├── InferenceError          engine.inference_failed  the engine failed on valid inputs
+│   └── ProcessingError         engine.unknown_step      the manifest names a processing step not known here
 ├── RequestError                request.invalid          the caller's fault: 4xx
 │   ├── RequestTooLargeError    request.too_large
+│   ├── HeaderTooLargeError     request.header_too_large
+│   ├── RequestTimeoutError     request.timeout          it did not arrive in time
+│   ├── RouteNotFoundError      request.unknown_route
+│   ├── MethodError             request.bad_method
 │   └── ModelNotFoundError      request.unknown_model
+├── UnavailableError            serving.unavailable      not now: 503, worth a retry elsewhere or later
+│   ├── OverloadedError         serving.overloaded       too many requests or connections at once
+│   └── DrainingError           serving.draining         the daemon is about to stop
 ├── UpdateError                 update.failed            ends an update; the old version goes on serving
 │   ├── FetchError              update.fetch_failed      worth a retry: network or store
 │   ├── DiskFullError           update.disk_full         nothing half-written is left behind
@@ -64,6 +72,10 @@ class InferenceError(EngineError):
     code = "engine.inference_failed"
 
 
+class ProcessingError(EngineError):
+    code = "engine.unknown_step"
+
+
 class RequestError(DaemonError):
     code = "request.invalid"
 
@@ -72,8 +84,36 @@ class RequestTooLargeError(RequestError):
     code = "request.too_large"
 
 
+class HeaderTooLargeError(RequestError):
+    code = "request.header_too_large"
+
+
+class RequestTimeoutError(RequestError):
+    code = "request.timeout"
+
+
+class RouteNotFoundError(RequestError):
+    code = "request.unknown_route"
+
+
+class MethodError(RequestError):
+    code = "request.bad_method"
+
+
 class ModelNotFoundError(RequestError):
     code = "request.unknown_model"
+
+
+class UnavailableError(DaemonError):
+    code = "serving.unavailable"
+
+
+class OverloadedError(UnavailableError):
+    code = "serving.overloaded"
+
+
+class DrainingError(UnavailableError):
+    code = "serving.draining"
 
 
 class UpdateError(DaemonError):
