@@ -7,6 +7,7 @@ leave only the temporary file, without the first nothing at all.
 import os
 import secrets
 from pathlib import Path
+from typing import IO
 
 SECRET = 0o600
 PUBLIC = 0o644
@@ -18,8 +19,7 @@ def write_durably(path: Path, data: bytes, mode: int = PUBLIC) -> None:
     try:
         with os.fdopen(os.open(scratch, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode), "wb") as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+            sync_file(file)
         settle(scratch, path)
     finally:
         scratch.unlink(missing_ok=True)
@@ -38,6 +38,11 @@ def make_folder(path: Path, mode: int = 0o755) -> None:
     make_folder(path.parent)
     path.mkdir(mode=mode, exist_ok=True)
     sync_folder(path.parent)
+
+
+def sync_file(file: IO[bytes]) -> None:
+    file.flush()
+    os.fsync(file.fileno())
 
 
 def sync_folder(path: Path) -> None:
