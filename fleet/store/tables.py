@@ -174,10 +174,13 @@ class Rollout(Base):
 
 
 class Job(Base):
-    """The update of one device within a rollout. previous_artifact_id: what to go back to; None when it had nothing."""
+    """The update of one device within a rollout; with `attempt` the key that travels on the wire.
+
+    previous_artifact_id: what to go back to; None when it had nothing.
+    """
 
     __tablename__ = "job"
-    __table_args__ = (UniqueConstraint("rollout", "device", "attempt"), Index("ix_job_device_state", "device", "state"))
+    __table_args__ = (UniqueConstraint("rollout", "device"), Index("ix_job_device_state", "device", "state"))
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     rollout: Mapped[str] = mapped_column(ForeignKey("rollout.id"))
     device: Mapped[str] = mapped_column(ForeignKey("device.id"))

@@ -284,7 +284,7 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["previous_artifact_id"], ["artifact.id"], name="fk_job_previous_artifact_id"),
         sa.ForeignKeyConstraint(["rollout"], ["rollout.id"], name="fk_job_rollout"),
         sa.PrimaryKeyConstraint("id", name="pk_job"),
-        sa.UniqueConstraint("rollout", "device", "attempt", name="uq_job_rollout_device_attempt"),
+        sa.UniqueConstraint("rollout", "device", name="uq_job_rollout_device"),
     )
     op.create_index("ix_job_device_state", "job", ["device", "state"])
 
