@@ -186,7 +186,7 @@ class Job(Base):
     device: Mapped[str] = mapped_column(ForeignKey("device.id"))
     attempt: Mapped[int] = mapped_column(Integer)
     position: Mapped[int] = mapped_column(Integer)
-    stage: Mapped[int | None] = mapped_column(Integer)
+    stage: Mapped[int] = mapped_column(Integer)
     artifact_id: Mapped[int] = mapped_column(ForeignKey("artifact.id"))
     previous_artifact_id: Mapped[int | None] = mapped_column(ForeignKey("artifact.id"))
     state: Mapped[str] = mapped_column(String(20))

@@ -271,7 +271,7 @@ def upgrade() -> None:
         sa.Column("device", sa.String(length=40), nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("position", sa.Integer(), nullable=False),
-        sa.Column("stage", sa.Integer(), nullable=True),
+        sa.Column("stage", sa.Integer(), nullable=False),
         sa.Column("artifact_id", ID, nullable=False),
         sa.Column("previous_artifact_id", ID, nullable=True),
         sa.Column("state", sa.String(length=20), nullable=False),
