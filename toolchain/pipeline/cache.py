@@ -82,8 +82,10 @@ class StageCache:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def put(self, work: Path, *, name: str, key: str, ingredients: dict[str, Any], value: bytes, seconds: float) -> Entry:
-        """Keep what a stage left in `work`/files under its key, in place of an untrusted entry if there is one."""
+    def put(
+        self, work: Path, *, name: str, key: str, ingredients: dict[str, Any], value: bytes, seconds: float, replace: bool = False
+    ) -> Entry:
+        """Keep what a stage left in `work`/files under its key, in place of an entry that is damaged or to be replaced."""
         files = {str(path.relative_to(work / FILES_NAME)): sha256_file(path) for path in files_below(work / FILES_NAME)}
         record = Record(
             name=name, key=key, ingredients=ingredients, value=msgspec.Raw(value), files=files,
@@ -91,7 +93,7 @@ class StageCache:
         )  # fmt: skip
         (work / RECORD_NAME).write_bytes(msgspec.json.encode(record))
         final = self.root / "stages" / key
-        if final.exists() and self.get(key)[0] is None:
+        if final.exists() and (replace or self.get(key)[0] is None):
             shutil.rmtree(final)
         try:
             rename_folder(work, final)

@@ -24,6 +24,8 @@ from toolchain.pipeline.record import StageRun
 T = TypeVar("T")
 P = TypeVar("P")
 
+VERSION = "version of "
+
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
     """A stage's result: its value, the folder its files lie in (read-only), and the digest of its contents."""
@@ -60,7 +62,7 @@ class Stage(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
 
     def ingredients(self) -> dict[str, Any]:
         """Everything the key is made of, as plain JSON types."""
-        versions = {f"version of {tool}": tool_version(tool) for tool in ("edgewright", *self.tools)}
+        versions = {f"{VERSION}{tool}": tool_version(tool) for tool in ("edgewright", *self.tools)}
         config = {f"config {name}": msgspec.to_builtins(value) for name, value in self.config.items()}
         inputs = {f"input {name}": digest for name, digest in self.inputs.items()}
         fixed = {"stage": self.name, "revision": self.revision, "target": self.target, "seed": self.seed}
@@ -77,26 +79,27 @@ class Runner:
         self.runs: list[StageRun] = []
         self.environment: dict[str, str] = {}
 
-    def execute(self, stage: Stage[T], *, distrust: str = "") -> Stored[T]:
-        """The stage's result, from the cache if its key is known there. distrust: why a known key must run anyway."""
+    def execute(self, stage: Stage[T], *, distrust: str = "", settle: Callable[[], Stage[T]] | None = None) -> Stored[T]:
+        """The stage's result, from the cache if its key is known there.
+
+        distrust: why a known key must run anyway. settle: asked for the stage again once it ran, where only the run shows
+        what it depends on (data sources); the result is then kept under that stage's key.
+        """
         ingredients = stage.ingredients()
-        self.environment |= {
-            name.removeprefix("version of "): v for name, v in ingredients.items() if name.startswith("version of ")
-        }
         key = digest_of(ingredients)
         entry, problem = self.cache.get(key)
         if problem:
             self.progress.note(f"{stage.name}: {problem}; making it again")
         if entry is not None and not distrust:
-            return self._reuse(stage, key, entry)
+            return self._reuse(stage, entry)
         why = distrust or problem or self._why(stage.name, ingredients)
         self.progress.stage(stage.name, ran=True, why=why)
-        entry = self._make(stage, key, ingredients)
+        entry = self._make(stage, settle, replace=bool(distrust))
         stored = self._open(stage, entry)
         self.progress.done(stage.name, entry.record.seconds, stage.summary(stored.value))
-        return self._note(stage, key, entry, stored, ran=True, why=why)
+        return self._note(stage, entry, stored, ran=True, why=why)
 
-    def _reuse(self, stage: Stage[T], key: str, entry: Entry) -> Stored[T]:
+    def _reuse(self, stage: Stage[T], entry: Entry) -> Stored[T]:
         try:
             stored = self._open(stage, entry)
         except msgspec.ValidationError as error:
@@ -105,9 +108,9 @@ class Runner:
             ) from error
         why = "nothing it depends on changed"
         self.progress.stage(stage.name, ran=False, why=why)
-        return self._note(stage, key, entry, stored, ran=False, why=why)
+        return self._note(stage, entry, stored, ran=False, why=why)
 
-    def _make(self, stage: Stage[T], key: str, ingredients: dict[str, Any]) -> Entry:
+    def _make(self, stage: Stage[T], settle: Callable[[], Stage[T]] | None, *, replace: bool) -> Entry:
         started = time.monotonic()
         with self.cache.workdir() as work:
             try:
@@ -116,18 +119,23 @@ class Runner:
                 raise
             except Exception as error:
                 raise StageError(f"stage {stage.name}: {type(error).__name__}: {error}") from error
+            seconds = time.monotonic() - started
+            ingredients = (settle() if settle else stage).ingredients()
             return self.cache.put(
-                work, name=stage.name, key=key, ingredients=ingredients,
-                value=msgspec.json.encode(value, order="deterministic"), seconds=time.monotonic() - started,
+                work, name=stage.name, key=digest_of(ingredients), ingredients=ingredients,
+                value=msgspec.json.encode(value, order="deterministic"), seconds=seconds, replace=replace,
             )  # fmt: skip
 
     def _open(self, stage: Stage[T], entry: Entry) -> Stored[T]:
         return Stored(msgspec.json.decode(entry.record.value, type=stage.kind), entry.files, entry.record.output)
 
-    def _note(self, stage: Stage[T], key: str, entry: Entry, stored: Stored[T], *, ran: bool, why: str) -> Stored[T]:
-        self.cache.set_last(self.project, stage.name, key)
-        seconds = round(entry.record.seconds, 3)
-        self.runs.append(StageRun(name=stage.name, key=key, output=stored.digest, ran=ran, why=why, seconds=seconds))
+    def _note(self, stage: Stage[T], entry: Entry, stored: Stored[T], *, ran: bool, why: str) -> Stored[T]:
+        record = entry.record
+        self.cache.set_last(self.project, stage.name, record.key)
+        versions = {name: str(value) for name, value in record.ingredients.items() if name.startswith(VERSION)}
+        self.environment |= {name.removeprefix(VERSION): value for name, value in versions.items()}
+        seconds = round(record.seconds, 3)
+        self.runs.append(StageRun(name=stage.name, key=record.key, output=stored.digest, ran=ran, why=why, seconds=seconds))
         return stored
 
     def _why(self, name: str, ingredients: dict[str, Any]) -> str:

@@ -1,0 +1,39 @@
+"""The first stage: run the recipe's data source, check what it returns, keep it."""
+
+from pathlib import Path
+
+from toolchain.data.source import DataSource
+from toolchain.pipeline.products import DataSplits
+from toolchain.pipeline.progress import Progress
+from toolchain.pipeline.stage import Runner, Stage, Stored
+from toolchain.recipe import Recipe
+
+REVISION = 1
+
+
+def load_data(runner: Runner, recipe: Recipe, folder: Path) -> Stored[DataSplits]:
+    """The checked splits of a recipe. folder: where the recipe lies. Raises DataError or RecipeError."""
+    source = DataSource(recipe.data.source, recipe.data.options, folder, runner.cache)
+
+    def make(work: Path, progress: Progress) -> DataSplits:
+        from toolchain.data.splits import prepare
+
+        splits = prepare(source.run(), recipe.model.output_kind, work)
+        for note in splits.notes:
+            progress.note(note)
+        return splits
+
+    def stage() -> Stage[DataSplits]:
+        inputs, tools, _ = source.inputs()
+        return Stage(
+            name="load data", revision=REVISION, kind=DataSplits, make=make, inputs=inputs, tools=("numpy", *tools),
+            config={"options": recipe.data.options, "output_kind": recipe.model.output_kind}, summary=_summary,
+        )  # fmt: skip
+
+    _, _, distrust = source.inputs()
+    return runner.execute(stage(), distrust=distrust, settle=stage)
+
+
+def _summary(splits: DataSplits) -> str:
+    steering = splits.steering
+    return f"{steering.train.rows} train, {steering.validation.rows} validation, {splits.held_out.test.rows} test"
