@@ -13,7 +13,7 @@ from runtime.contract.artifact import ArtifactRef, Count, Name
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Slot
 from runtime.contract.errors import ContractError
-from runtime.errors import DaemonError, InterruptedUpdateError, SupersededError
+from runtime.errors import DaemonError, InterruptedUpdateError, StoreError, SupersededError
 from runtime.update.table import COUNTED, MAX_INTERRUPTIONS, OUTCOME_OF_FAILURE, RESUME, SAFE_EXIT, TRANSITIONS, Event
 
 log = logging.getLogger(__name__)
@@ -25,7 +25,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     """One update of one model, from the moment it starts until the next one starts; kept in state.db.
 
     slot: where the artifact goes; previous: the slot that served when it started (None: nothing did).
-    generation: of the desired state that asked for it; 0 for a side-load. outcome is set once, by what happened first.
+    generation: of the desired state that asked for it; 0 for a side-load, whose bundle is `source` ("": the fleet's store).
+    outcome is set once, by what happened first.
     interruptions: unclean stops since the update, or its probation, began.
     """
 
@@ -34,6 +35,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     rollout: str = ""
     attempt: Count = 0
     generation: Count = 0
+    source: str = ""
     slot: Slot
     previous: Slot | None = None
     state: S = S.IDLE
@@ -120,6 +122,9 @@ class Machine:
         except (DaemonError, ContractError) as error:
             log.warning("update of %s to %s: %s failed: %s", job.model, job.artifact.version, job.state, error)
             return Answer(Event.FAILED, error.code, str(error))
+        except OSError as error:
+            log.warning("update of %s to %s: %s failed: %s", job.model, job.artifact.version, job.state, error)
+            return Answer(Event.FAILED, StoreError.code, str(error))
         except Exception as error:  # the worker's edge: whatever an action did not foresee ends this update only
             log.exception("update of %s to %s: %s failed unexpectedly", job.model, job.artifact.version, job.state)
             return Answer(Event.FAILED, DaemonError.code, f"{type(error).__name__}: {error}")

@@ -1,0 +1,85 @@
+"""What is this device, and which target profiles does it fit?
+
+The table repeats the few facts of `toolchain/profiles/*.toml` that a device needs to find its own name; a test holds the
+two together. Best first: an instruction set that makes int8 fast and exact comes before the plain architecture.
+"""
+
+import os
+import platform
+from collections.abc import Mapping
+from pathlib import Path
+
+import msgspec
+
+from runtime.backends.base import backend_names, get_backend
+from runtime.config import ProfileSettings
+from runtime.contract.deployment import DeviceProfile
+
+CPUINFO = Path("/proc/cpuinfo")
+ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
+# Flags that any artifact's requirements may name; a CPU lists some hundred more, and the report must stay small.
+REPORTED_FLAGS = (
+    "avx", "avx2", "avx512f", "avx512_vnni", "avx512_bf16", "avx_vnni", "amx_int8", "amx_bf16", "fma", "sse4_2",
+    "asimd", "asimddp", "asimdhp", "i8mm", "bf16", "sve",
+)  # fmt: skip
+
+
+class TargetProfile(msgspec.Struct, frozen=True):
+    """arch, and groups of CPU flags of which each needs at least one."""
+
+    arch: str
+    any_of: tuple[tuple[str, ...], ...] = ()
+    engines: tuple[str, ...] = ()
+
+
+PROFILES: dict[str, TargetProfile] = {
+    "intel-cpu-vnni": TargetProfile("x86_64", (("avx512_vnni", "avx_vnni"),)),
+    "x86-64-cpu": TargetProfile("x86_64"),
+    "raspberry-pi-5": TargetProfile("aarch64", (("asimddp",),)),
+    "generic-arm64": TargetProfile("aarch64"),
+}
+
+
+def detect_profile(settings: ProfileSettings) -> DeviceProfile:
+    """What this device offers, as the fleet's planner needs it. Probes engines without loading them."""
+    arch = ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower())
+    flags = cpu_flags(CPUINFO)
+    engines = installed_engines()
+    return DeviceProfile(
+        profiles=settings.names or fitting_profiles(arch, flags, engines),
+        arch=arch,
+        engines=engines,
+        instruction_sets=tuple(flag for flag in REPORTED_FLAGS if flag in flags),
+        memory_bytes=settings.memory_bytes or memory_bytes(),
+    )
+
+
+def fitting_profiles(arch: str, flags: frozenset[str], engines: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of the target profiles that a device with these properties fits, best first."""
+    return tuple(
+        name
+        for name, profile in PROFILES.items()
+        if profile.arch == arch
+        and all(flags & set(group) for group in profile.any_of)
+        and (not profile.engines or set(profile.engines) & set(engines))
+    )
+
+
+def installed_engines() -> dict[str, str]:
+    """Engines that can be used here, with their versions."""
+    found = {name: get_backend(name).probe() for name in backend_names()}
+    return {name: availability.version for name, availability in found.items() if availability.ok}
+
+
+def cpu_flags(cpuinfo: Path) -> frozenset[str]:
+    """Instruction-set flags as Linux spells them; empty where the file is absent or has none."""
+    try:
+        lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    listed = next((line for line in lines if line.lower().startswith(("flags", "features"))), "")
+    return frozenset(listed.partition(":")[2].split())
+
+
+def memory_bytes() -> int:
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,167 @@
+"""Who carries updates out, one thing at a time, while the device goes on serving?
+
+One thread owns every update: it compares the desired state with what is there, starts, supersedes and retires, and steps
+jobs through the machine. At most one job is before its switch; probations may overlap with it.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+from runtime.clock import Clock
+from runtime.contract.deployment import DeploymentState as S
+from runtime.contract.deployment import Settings
+from runtime.errors import StoreError
+from runtime.update.actions import Serving
+from runtime.update.machine import Job, Machine
+from runtime.update.plan import Decision, HoldBack, Present, Record, Retire, Start, Supersede, plan
+from runtime.update.slots import Slots
+from runtime.update.store import Held, Store
+
+log = logging.getLogger(__name__)
+
+IDLE_LOOK_S = 30.0
+STORE_RETRY_S = 5.0
+_BEFORE_SWITCH = (S.FETCHING, S.VERIFYING, S.TESTING, S.SWITCHING)
+
+
+class Updater:
+    """changed: told after every durable change of a job; held_back: why a wanted model is not being updated, by model."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        slots: Slots,
+        machine: Machine,
+        serving: Serving,
+        clock: Clock,
+        changed: Callable[[], None],
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._slots = slots
+        self._machine = machine
+        self._serving = serving
+        self._clock = clock
+        self._changed = changed
+        self._monotonic_s = monotonic_s
+        self._due_s: dict[str, float] = {}
+        self._jobs = store.jobs()
+        self._wake = threading.Event()
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
+        self.held_back: dict[str, HoldBack] = {}
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Ask the thread to end after its present step and wait for it; a step cut short resumes at the next start."""
+        self._stopping = True
+        self._wake.set()
+        self._thread.join(timeout_s)
+
+    def wake(self) -> None:
+        """Look at the desired state again now."""
+        self._wake.set()
+
+    def once(self) -> float:
+        """One round: decide, then step each job that is due once. Returns how long nothing needs doing, in seconds."""
+        wait_s = self._converge()
+        is_busy = False
+        for job in [job for job in self._jobs.values() if job.is_running]:
+            if job.state in _BEFORE_SWITCH:
+                if is_busy:
+                    continue
+                is_busy = True
+            wait_s = min(wait_s, self._step(job))
+        return wait_s
+
+    def _step(self, job: Job) -> float:
+        """Step a job if it is due. Returns how long until it wants to be stepped again."""
+        left_s = self._due_s.get(job.model, 0.0) - self._monotonic_s()
+        if left_s > 0:
+            return left_s
+        moved, wait_s = self._machine.step(job)
+        self._jobs[job.model] = moved
+        self._due_s[job.model] = self._monotonic_s() + wait_s
+        if not moved.is_running:
+            self._finish(moved)
+        return wait_s
+
+    def _run(self) -> None:
+        while not self._stopping:
+            self._wake.clear()
+            try:
+                wait_s = self.once()
+            except StoreError:
+                log.exception("updates pause: the device's own state cannot be read or written")
+                wait_s = STORE_RETRY_S
+            except Exception:  # the worker's edge: a bug here must not end updates for good
+                log.exception("updates pause after an unexpected error")
+                wait_s = IDLE_LOOK_S
+            if wait_s > 0:
+                self._wake.wait(wait_s)
+
+    def _converge(self) -> float:
+        held = self._store.held()
+        if held is None:
+            return IDLE_LOOK_S
+        present = {model: self._present(model) for model in self._slots.models()}
+        decisions = plan(held.desired.value, self._jobs, present, self._clock.now_s(), self._clock.is_synced)
+        before = self.held_back
+        self.held_back = {decision.model: decision for decision in decisions if isinstance(decision, HoldBack)}
+        wait_s = IDLE_LOOK_S
+        for decision in decisions:
+            wait_s = min(wait_s, self._carry_out(decision))
+        if self.held_back != before:
+            self._changed()
+        return wait_s
+
+    def _carry_out(self, decision: Decision) -> float:
+        match decision:
+            case Start(job):
+                self._jobs[job.model] = self._machine.start(job)
+            case Record(job):
+                self._store.save_job(job)
+                self._jobs[job.model] = job
+                self._changed()
+            case Supersede(model, by):
+                self._jobs[model] = self._machine.supersede(self._jobs[model], by)
+                self._due_s.pop(model, None)
+            case Retire(model):
+                self._retire(model)
+            case HoldBack(until_s=until_s) if until_s:
+                return max(0.0, until_s - self._clock.now_s())
+            case _:
+                return IDLE_LOOK_S
+        return 0.0
+
+    def _present(self, model: str) -> Present:
+        slot = self._slots.active(model)
+        return Present(slot, self._slots.artifact(model, slot))
+
+    def _retire(self, model: str) -> None:
+        log.info("%s is no longer wanted here and is removed", model)
+        self._serving.retire(model)
+        self._slots.remove(model)
+        self._store.forget_job(model)
+        self._jobs.pop(model, None)
+        self._changed()
+        self._clean_up()
+
+    def _finish(self, job: Job) -> None:
+        log.info("update of %s to %s: %s %s", job.model, job.artifact.version, job.outcome, job.error_code)
+        self._clean_up()
+
+    def _clean_up(self) -> None:
+        if not any(job.state in _BEFORE_SWITCH for job in self._jobs.values()):
+            self._slots.collect_garbage()
+
+
+def wanted_settings(store: Store) -> Settings:
+    """What the fleet last asked for, or the defaults before it asked for anything."""
+    held: Held | None = store.held()
+    return held.desired.value.settings if held else Settings()
