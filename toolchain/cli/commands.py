@@ -14,6 +14,9 @@ import typer.main
 COMMANDS = {
     "build": "Compile a recipe into measured artifacts and a report.",
     "cache": "Show or shrink the stage cache.",
+    "keys": "Make, show and rotate signing keys; authorize a fleet's service.",
+    "publish": "Sign a built release and bring it to a fleet.",
+    "bundle": "Write a published release as one file for devices without a network.",
 }
 """Name of the command -> its line in `toolchain --help`. A dash in the name is an underscore in the module's."""
 

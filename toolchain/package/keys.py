@@ -5,7 +5,6 @@ seed `root.json` that a fleet is initialised with, and `trusted/`, the newest me
 The folder never leaves the engineer's machine; what a fleet gets from it is public.
 """
 
-import os
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -116,8 +115,3 @@ class KeyFolder:
         if file.stat().st_mode & 0o077:
             raise KeysError(f"{file} can be read by others: chmod 600 {file}")
         return CryptoSigner(key)
-
-
-def default_folder() -> Path:
-    """$EDGEWRIGHT_KEYS, else ~/.config/edgewright/keys."""
-    return Path(os.environ.get("EDGEWRIGHT_KEYS") or Path.home() / ".config/edgewright/keys")

@@ -1,6 +1,6 @@
 """What does the engineer sign? TUF metadata: the root, its targets, and one delegated role per model.
 
-Pure functions from metadata to metadata; `keys` brings the signers, `publish` and `authorise` move the bytes. python-tuf
+Pure functions from metadata to metadata; `keys` brings the signers, `publish` and `authorize` move the bytes. python-tuf
 makes and checks every signature; nothing of the format is written by hand here.
 """
 
@@ -12,7 +12,7 @@ from typing import TypeVar
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.signer import Signer, SSlibKey
 from tuf.api.exceptions import RepositoryError
-from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata, Root, TargetFile, Targets
+from tuf.api.metadata import DelegatedRole, Delegations, Key, Metadata, Root, Snapshot, TargetFile, Targets, Timestamp
 from tuf.api.serialization import DeserializationError
 from tuf.api.serialization.json import JSONSerializer
 
@@ -25,7 +25,7 @@ ROOT_LIFETIME = timedelta(days=2 * 365)
 TARGETS_LIFETIME = timedelta(days=365)
 """Expiry of targets and model roles bounds how long a stolen service can keep devices on an old release list."""
 
-S = TypeVar("S", Root, Targets)
+S = TypeVar("S", Root, Timestamp, Snapshot, Targets)
 
 
 def model_role(model: str) -> str:

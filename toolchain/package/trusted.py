@@ -7,7 +7,7 @@ engineer has seen (`KEYS/trusted/`). A service that was restored from an old bac
 from pathlib import Path
 
 import msgspec
-from tuf.api.metadata import Metadata, Root, Targets
+from tuf.api.metadata import Metadata, Root, Snapshot, Targets, Timestamp
 
 from fleet.client import Client
 from runtime.contract.canonical import sha256_hex
@@ -25,6 +25,24 @@ class Current(msgspec.Struct, frozen=True, kw_only=True):
     root: Root
     targets: Targets | None
     model_targets: Targets | None = None
+
+
+class RoleSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """One role as the newest trusted metadata has it. version 0, expires "": signed elsewhere, or not signed yet."""
+
+    name: str
+    version: int
+    expires: str
+    keyids: tuple[str, ...]
+    is_held: bool
+
+
+class KeysSummary(msgspec.Struct, frozen=True, kw_only=True):
+    """A key folder at a glance. seed_sha256: the digest devices pin."""
+
+    path: str
+    seed_sha256: str
+    roles: tuple[RoleSummary, ...]
 
 
 class TrustedMetadata:
@@ -73,6 +91,29 @@ def fetch_current(client: Client, trusted: TrustedMetadata, model: str | None = 
     if model and targets and targets.delegations and model_role(model) in (targets.delegations.roles or {}):
         model_targets = _fetch_role(client, trusted, targets, model_role(model))
     return Current(root=root, targets=targets, model_targets=model_targets)
+
+
+def describe(keys: KeyFolder) -> KeysSummary:
+    """What is signed by whom, from this folder alone; no private key is opened. Raises KeysError or MetadataError."""
+    trusted = TrustedMetadata(keys)
+    chain = trusted.root_chain()
+    root = parse(chain[-1], Root).signed
+    holders = {role: tuple(root.roles[role].keyids) for role in (Root.type, Targets.type, Snapshot.type, Timestamp.type)}
+    targets = trusted.newest(Targets.type)
+    newest = {Root.type: chain[-1], Targets.type: targets}
+    delegations = parse(targets, Targets).signed.delegations if targets else None
+    for name, role in ((delegations.roles or {}) if delegations else {}).items():
+        holders[name], newest[name] = tuple(role.keyids), trusted.newest(name)
+    roles = (_summary(role, keyids, newest.get(role), role in keys.roles()) for role, keyids in holders.items())
+    return KeysSummary(path=str(keys.path), seed_sha256=sha256_hex(chain[0]), roles=tuple(roles))
+
+
+def _summary(role: str, keyids: tuple[str, ...], raw: bytes | None, is_held: bool) -> RoleSummary:
+    version, expires = 0, ""
+    if raw is not None:
+        signed: Root | Targets = parse(raw, Root).signed if role == Root.type else parse(raw, Targets).signed
+        version, expires = signed.version, signed.expires.isoformat()
+    return RoleSummary(name=role, version=version, expires=expires, keyids=keyids, is_held=is_held)
 
 
 def _fetch_root(client: Client, trusted: TrustedMetadata) -> Root:

@@ -26,7 +26,7 @@ from runtime.contract.artifact import (
 )
 from runtime.contract.canonical import sha256_hex, write_json
 from runtime.contract.trust import NotFound, ReleaseTrust
-from toolchain.package.authorise import create_root
+from toolchain.package.authorize import create_root
 from toolchain.package.keys import KeyFolder
 
 NOW = datetime.now(UTC)

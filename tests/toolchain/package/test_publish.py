@@ -13,7 +13,7 @@ from runtime.contract.trust import DIRECTOR_TARGET, ReleaseTrust, key_id
 from tests.toolchain.package.conftest import NOW, FleetPeer, change_metadata, make_artifact, stranger
 from toolchain.errors import ConflictError, FleetError, KeysError, UsageError
 from toolchain.package import publish as publish_module
-from toolchain.package.authorise import authorise, create_root, rotate
+from toolchain.package.authorize import authorize, create_root, rotate
 from toolchain.package.keys import KeyFolder
 from toolchain.package.publish import Publication, publish
 
@@ -22,7 +22,7 @@ OpenTrust = Callable[[], ReleaseTrust]
 
 @pytest.fixture
 def fleet(peer: FleetPeer, keys: KeyFolder) -> FleetPeer:
-    authorise(peer, keys, NOW)
+    authorize(peer, keys, NOW)
     return peer
 
 
@@ -66,12 +66,12 @@ def test_publishing_needs_the_authorisation_first(peer: FleetPeer, keys: KeyFold
 
 def test_authorising_twice_changes_nothing(fleet: FleetPeer, keys: KeyFolder) -> None:
     before = dict(fleet.newest)
-    assert not authorise(fleet, keys, NOW).changed
+    assert not authorize(fleet, keys, NOW).changed
     assert fleet.newest == before
 
 
 def test_metadata_near_its_expiry_is_signed_anew(fleet: FleetPeer, keys: KeyFolder) -> None:
-    later = authorise(fleet, keys, NOW + timedelta(days=300))
+    later = authorize(fleet, keys, NOW + timedelta(days=300))
     assert (later.changed, later.root_version, later.targets_version) == (True, 2, 2)
 
 
@@ -210,7 +210,7 @@ def test_a_fleet_that_lost_its_metadata_is_found(fleet: FleetPeer, keys: KeyFold
 def test_a_fleet_with_another_root_is_refused(keys: KeyFolder, tmp_path: Path) -> None:
     other = KeyFolder(tmp_path / "others")
     with pytest.raises(MetadataError, match="two different root"):
-        authorise(FleetPeer(create_root(other, NOW)), keys, NOW)
+        authorize(FleetPeer(create_root(other, NOW)), keys, NOW)
 
 
 # What the device must refuse of what the fleet serves.

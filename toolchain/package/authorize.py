@@ -1,6 +1,6 @@
 """Which keys of a fleet service may act for us, and how do our own keys change?
 
-Until `authorise` the fleet's root is the seed in which no service holds a role. Root version 2 gives snapshot and
+Until `authorize` the fleet's root is the seed in which no service holds a role. Root version 2 gives snapshot and
 timestamp to the service and nothing else; `director.json`, a signed target, names the key that orders deployments.
 """
 
@@ -36,7 +36,7 @@ RENEW_BEFORE = timedelta(days=90)
 RotatedRole = Literal["root", "targets"]
 
 
-class Authorisation(msgspec.Struct, frozen=True, kw_only=True):
+class Authorization(msgspec.Struct, frozen=True, kw_only=True):
     """What was signed and uploaded. changed: False when the fleet already had all of it; ids: by role, of the service's keys."""
 
     changed: bool
@@ -53,7 +53,7 @@ def create_root(keys: KeyFolder, now: datetime) -> bytes:
     return raw
 
 
-def authorise(client: Client, keys: KeyFolder, now: datetime) -> Authorisation:
+def authorize(client: Client, keys: KeyFolder, now: datetime) -> Authorization:
     """Let the service at the other end sign snapshot, timestamp and desired states. Doing it again changes nothing.
 
     Raises KeysError, FleetError, or a RefusedError when the fleet follows another root.
@@ -71,14 +71,14 @@ def authorise(client: Client, keys: KeyFolder, now: datetime) -> Authorisation:
     if metadata:
         _upload(client, trusted, metadata, {DIRECTOR_TARGET: director} if Targets.type in metadata else {})
     ids = {role: key.keyid for role, key in holders.items()} | {"director": key_id(director_key)}
-    return Authorisation(changed=bool(metadata), root_version=root.version, targets_version=targets.version, ids=ids)
+    return Authorization(changed=bool(metadata), root_version=root.version, targets_version=targets.version, ids=ids)
 
 
 def rotate(client: Client, keys: KeyFolder, role: RotatedRole, now: datetime) -> SSlibKey:
     """Replace the root or targets key: root names the new one, signed by old and new; targets is signed anew.
 
     Interrupted at any point it can be run again: the next key is kept aside until the fleet has accepted it. Returns the
-    new public key. Raises as `authorise`.
+    new public key. Raises as `authorize`.
     """
     trusted = TrustedMetadata(keys)
     current = fetch_current(client, trusted)

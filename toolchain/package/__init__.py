@@ -1,0 +1,1 @@
+"""Pack, sign, publish and bundle artifacts."""
