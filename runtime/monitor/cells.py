@@ -7,6 +7,7 @@ Cell k of a stream holds edges[k - 1] <= x < edges[k]; cell 0 also everything be
 """
 
 import math
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping
 from itertools import accumulate
 
@@ -35,6 +36,8 @@ _OUTER_REACH = 0.25
 _CONSTANT_SPAN = 1e-12
 _CONSTANT_STEP = 1e-3
 _HUGE = 1e300
+# Where cells 1, 2, ... begin: looked up at every inference, a third of the time a logarithm takes.
+_LATENCY_STARTS_NS = [math.ceil(1000 * 2 ** (cell / LATENCY_CELLS_PER_OCTAVE)) for cell in range(1, LATENCY_CELLS)]
 _LARGEST = float(np.finfo(np.float64).max)
 
 
@@ -124,9 +127,7 @@ def null_distances(counts: Integers, rows: int, draws: int, seed: int) -> Intege
 
 def latency_cell(nanoseconds: int) -> int:
     """The logarithmic cell of a latency, as `telemetry.LATENCY_CELLS_PER_OCTAVE` defines it."""
-    if nanoseconds <= 1000:
-        return 0
-    return min(int(math.log2(nanoseconds / 1000) * LATENCY_CELLS_PER_OCTAVE), LATENCY_CELLS - 1)
+    return bisect_right(_LATENCY_STARTS_NS, nanoseconds)
 
 
 def latency_quantile(cells: Mapping[int, int], q: float) -> int | None:
