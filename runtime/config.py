@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from runtime.errors import ConfigError
+from runtime.serving.limits import LimitSettings, ServingSettings
 
 ENVIRONMENT_PREFIX = "EDGEWRIGHT_RUNTIME_"
 CONFIG_VARIABLE = "EDGEWRIGHT_RUNTIME_CONFIG"
@@ -32,24 +33,6 @@ class DeviceSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     state_dir: str = "/var/lib/edgewright"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_lines: Annotated[int, Meta(ge=0, le=100_000)] = 500
-
-
-class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where inference is offered. port: 0 takes a free one, said in the log; unix_socket: "" for none."""
-
-    host: str = "127.0.0.1"
-    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
-    unix_socket: str = ""
-    drain_s: Seconds = 10
-
-
-class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What one client may ask of the inference endpoint."""
-
-    body_bytes: Bytes = 64 * MIB
-    header_bytes: Bytes = 16 * 1024
-    connections: Annotated[int, Meta(ge=1)] = 256
-    idle_s: Seconds = 60
 
 
 class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -1,0 +1,35 @@
+"""Where is inference offered, and how much may one client ask of it? The [serving] and [limits] tables of runtime.toml."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+KIB = 1024
+Seconds = Annotated[int, Meta(ge=0, le=86_400)]
+Positive = Annotated[int, Meta(ge=1)]
+
+
+class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """port: 0 takes a free one, said in the log; unix_socket: "" for none; drain_s: for open requests at a stop.
+
+    inline_us: a model expected to take less runs in the event loop itself, for a thread's hand-over costs 17 us; slower
+    ones run in a thread of their own, so that health checks and other models are answered meanwhile.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    unix_socket: str = ""
+    drain_s: Seconds = 10
+    inline_us: Annotated[int, Meta(ge=0)] = 200
+
+
+class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """request_s: from a request's first byte to its last; idle_s: between requests; waiting: requests queued per model."""
+
+    body_bytes: Positive = 64 * KIB * KIB
+    header_bytes: Annotated[int, Meta(ge=1 * KIB)] = 16 * KIB
+    connections: Positive = 256
+    request_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    idle_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
+    waiting: Positive = 64
