@@ -84,7 +84,7 @@ class RolloutRepository:
 
     # jobs
 
-    def assign(self, rollout: str, assignments: Sequence[Assignment], model: str) -> None:
+    def assign(self, rollout: str, assignments: Sequence[Assignment]) -> None:
         """Make the jobs of a rollout that starts."""
         ids = self._artifact_ids({a.sha256 for a in assignments} | {a.previous_sha256 for a in assignments})
         insert_new(

@@ -266,7 +266,7 @@ class Event(Base):
 class Drift(Base):
     """The newest drift judgement of one model on one device. streams: ranked, most changed first, each with its hysteresis.
 
-    state: "waiting", "clean" or "drifting"; last_window_id: the newest window in it, so that none is judged twice.
+    state: "waiting", "clean" or "alarm"; last_window_id: the newest window in it, so that none is judged twice.
     """
 
     __tablename__ = "drift"
