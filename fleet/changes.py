@@ -42,7 +42,7 @@ class Changes:
 
     @contextlib.contextmanager
     def listen(self) -> Iterator[AsyncIterator[Change]]:
-        """Everything published from now on, without end. Notices that repeat one not yet read are dropped."""
+        """Everything published from now on, until `close`. Notices that repeat one not yet read are dropped."""
         listener = _Listener(asyncio.get_running_loop())
         with self._lock:
             self._listeners.add(listener)
@@ -51,6 +51,13 @@ class Changes:
         finally:
             with self._lock:
                 self._listeners.discard(listener)
+
+    def close(self) -> None:
+        """End every listener's iteration: the service is going down, and open streams would keep it waiting."""
+        with self._lock:
+            listeners, self._listeners = self._listeners, set()
+        for listener in listeners:
+            listener.end()
 
     @property
     def listeners(self) -> int:
@@ -62,6 +69,7 @@ class _Listener:
         self._loop = loop
         self._waiting: dict[Change, None] = {}  # a dict keeps order and drops repeats
         self._ready = asyncio.Event()
+        self._is_over = False
 
     def offer(self, change: Change) -> bool:
         try:
@@ -69,6 +77,14 @@ class _Listener:
         except RuntimeError:  # the loop is closed
             return False
         return True
+
+    def end(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed, and with it the iteration
+            self._loop.call_soon_threadsafe(self._end)
+
+    def _end(self) -> None:
+        self._is_over = True
+        self._ready.set()
 
     def _add(self, change: Change) -> None:
         self._waiting[change] = None
@@ -81,6 +97,8 @@ class _Listener:
 
     async def __anext__(self) -> Change:
         while not self._waiting:
+            if self._is_over:
+                raise StopAsyncIteration
             self._ready.clear()
             await self._ready.wait()
         change = next(iter(self._waiting))

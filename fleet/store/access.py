@@ -19,6 +19,9 @@ class AccessRepository:
     def token(self, token_sha256: str) -> ApiToken | None:
         return self._session.scalar(select(ApiToken).where(ApiToken.token_sha256 == token_sha256))
 
+    def token_by_id(self, token_id: int) -> ApiToken | None:
+        return self._session.get(ApiToken, token_id)
+
     def tokens(self) -> Sequence[ApiToken]:
         return self._session.scalars(select(ApiToken).order_by(ApiToken.name)).all()
 
@@ -30,6 +33,15 @@ class AccessRepository:
         self._session.add(row)
         self._session.flush()
         return row
+
+    def replace_token(self, name: str, token_sha256: str, role: Role, now_ms: int) -> ApiToken:
+        """Give a name a new token; the one it had stops working."""
+        held = self._session.scalar(select(ApiToken).where(ApiToken.name == name))
+        if held is None:
+            return self.add_token(name, token_sha256, role, now_ms)
+        held.token_sha256, held.role, held.created_ms, held.revoked_ms = token_sha256, role, now_ms, None
+        self._session.flush()
+        return held
 
     def record(self, actor: str, role: str, action: str, object: str, *, detail: dict[str, Any], now_ms: int) -> None:
         """Write into the audit log, in the transaction of the change itself."""
