@@ -25,7 +25,7 @@ from pathlib import Path
 from fleet.config import BrokerSection
 from fleet.errors import BrokerError, MissingProgramError
 from fleet.files import SECRET, make_folder, write_durably
-from fleet.pki import KeyPair, service_name
+from fleet.pki import INGEST, PUBLISHER, RECONCILER, KeyPair, service_name
 from runtime.contract.canonical import TELEMETRY_LIMIT
 from runtime.contract.topics import DELIVERY, PACKET_LIMIT, PREFIX, SESSION_EXPIRY_S
 
@@ -201,8 +201,7 @@ def find_program(given: str = "") -> str:
 
 def access_list(fleet: str, revoked: Iterable[str]) -> str:
     """mosquitto's access list for this fleet: each side writes what `topics.DELIVERY` gives it and reads the other's."""
-    publisher, ingest = [], []
-    patterns = []
+    publisher, ingest, patterns = [], [], []
     for channel, delivery in DELIVERY.items():
         branch = channel.value + ("/+" if delivery.has_id else "")
         if delivery.to_device:
@@ -212,8 +211,9 @@ def access_list(fleet: str, revoked: Iterable[str]) -> str:
             ingest.append(f"topic read {PREFIX}/{fleet}/+/{branch}")
             patterns.append(f"pattern write {PREFIX}/{fleet}/%u/{branch}")
     parts = [
-        [f"user {service_name('publisher')}", *publisher],
-        [f"user {service_name('ingest')}", *ingest],
+        [f"user {service_name(PUBLISHER)}", *publisher],
+        [f"user {service_name(INGEST)}", *ingest],
+        [f"user {service_name(RECONCILER)}", *ingest],
         *([f"user {device}", "topic deny #"] for device in sorted(revoked)),
         patterns,
     ]

@@ -29,10 +29,11 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fleet.errors import SetupError, SigningRequestError
 from fleet.files import PUBLIC, SECRET, make_folder, write_durably
+from runtime.contract.artifact import Name
 from runtime.contract.canonical import sha256_hex
-from runtime.contract.errors import TopicError
-from runtime.contract.topics import Channel, topic
 
+PUBLISHER, INGEST, RECONCILER = "publisher", "ingest", "reconciler"
+"""The service's own clients of the broker: who sends desired states, who takes telemetry, who takes reports."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_YEARS = 20
 DEVICE_YEARS = 10
@@ -205,9 +206,9 @@ def common_name(certificate: dict[str, object] | None) -> str | None:
 
 def _read_request(csr_pem: bytes, device: str) -> DeviceKey:
     try:
-        topic("fleet", device, Channel.REPORTED)  # the contract's grammar of ids
-    except TopicError as error:
-        raise SigningRequestError(str(error)) from error
+        msgspec.convert(device, Name)
+    except msgspec.ValidationError as error:
+        raise SigningRequestError(f"{device[:80]!r} is not a device id: use 1 to 40 of a-z, 0-9 and -") from error
     if len(csr_pem) > CSR_LIMIT:
         raise SigningRequestError(f"signing request of {len(csr_pem)} bytes is over the limit of {CSR_LIMIT}")
     try:
