@@ -31,12 +31,12 @@ class Serving(Protocol):
     """What an update needs of the inference side."""
 
     def open(self, directory: Path) -> Any:
-        """Load the artifact in a slot, without serving it yet. Raises EngineError or StoreError."""
+        """Check and load the artifact in a slot, without serving it yet. Raises EngineError or ContractError."""
 
-    def switch(self, opened: Any) -> None:
+    def switch(self, served: Any) -> Any:
         """Serve it from the next request on, in place of the model's previous version, which is closed when unused."""
 
-    def retire(self, model: str) -> None:
+    def retire(self, model: str) -> Any:
         """Serve this model no more. An unknown model is no error."""
 
     def artifact(self, model: str) -> ArtifactRef | None:

@@ -18,7 +18,7 @@ from runtime.update.machine import Answer, Job, follow, resume
 from runtime.update.slots import Slots
 from runtime.update.store import Store
 from runtime.update.table import Event
-from runtime.update.verify import verify_artifact
+from runtime.update.verify import read_manifest_file
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ def _serve(slots: Slots, serving: Serving, alarm: Alarm, *, model: str, artifact
     try:
         if artifact is None:
             raise DigestError("no readable manifest")
-        verify_artifact(directory, model, artifact)
-        serving.switch(serving.open(directory))
+        read_manifest_file(directory, artifact.sha256)
+        serving.switch(serving.open(directory))  # `open` holds every other file against the manifest
     except (DaemonError, ContractError, OSError) as error:
         code = error.code if isinstance(error, DaemonError | ContractError) else StoreError.code
         log.error("%s: slot %s cannot be served: %s", model, slot, error)

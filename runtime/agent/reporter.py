@@ -1,0 +1,103 @@
+"""What does the device say it is and runs?
+
+One retained document, built afresh from what is on the disk and sent on every connect and after every change; nothing
+remembers what the fleet has seen, so nothing can remember it wrongly.
+"""
+
+import itertools
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Protocol
+
+import msgspec
+
+from runtime.clock import Clock
+from runtime.contract.artifact import ArtifactRef
+from runtime.contract.canonical import REPORTED_LIMIT, write_message
+from runtime.contract.deployment import DeviceProfile, Reported, ReportedDeployment, Slot
+from runtime.contract.errors import TooLargeError
+from runtime.contract.topics import Channel
+from runtime.update.machine import DETAIL_LIMIT, Job
+from runtime.update.plan import HoldBack
+from runtime.update.slots import Slots
+from runtime.update.store import Store
+
+log = logging.getLogger(__name__)
+
+
+class Line(Protocol):
+    def publish_state(self, channel: Channel, payload: bytes) -> None: ...
+
+
+class Reporter:
+    """Safe to share between threads. held_back: why a wanted update has not started, by model."""
+
+    def __init__(
+        self,
+        *,
+        boot: int,
+        clock: Clock,
+        store: Store,
+        slots: Slots,
+        profile: DeviceProfile,
+        versions: Mapping[str, str],
+        held_back: Callable[[], Mapping[str, HoldBack]],
+        line: Line,
+    ) -> None:
+        self._boot = boot
+        self._clock = clock
+        self._store = store
+        self._slots = slots
+        self._profile = profile
+        self._versions = dict(versions)
+        self._held_back = held_back
+        self._line = line
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def send(self) -> None:
+        """Publish the present state; before there is a connection, it waits for one."""
+        with self._lock:  # so that numbers rise in the order of what they number
+            try:
+                self._line.publish_state(Channel.REPORTED, write_message(self._report(), REPORTED_LIMIT))
+            except TooLargeError as error:
+                log.error("the report is not sent: %s", error)
+
+    def _report(self) -> Reported:
+        held = self._store.held()
+        return Reported(
+            boot=self._boot,
+            seq=next(self._numbers),
+            applied_generation=held.desired.value.generation if held else 0,
+            clock_synced=self._clock.is_synced,
+            profile=self._profile,
+            versions=self._versions,
+            deployments=describe(self._store.jobs(), self._slots, self._held_back()),
+        )
+
+
+def describe(jobs: Mapping[str, Job], slots: Slots, held_back: Mapping[str, HoldBack]) -> tuple[ReportedDeployment, ...]:
+    """Every model on the device or on its way there."""
+    models = sorted({*jobs, *slots.models(), *held_back})
+    return tuple(_describe_one(model, jobs.get(model), slots, held_back.get(model)) for model in models)
+
+
+def _describe_one(model: str, job: Job | None, slots: Slots, held_back: HoldBack | None) -> ReportedDeployment:
+    slot: Slot | None = slots.active(model)
+    artifact: ArtifactRef | None = slots.artifact(model, slot)
+    report = ReportedDeployment(model=model, artifact=artifact, slot=slot if artifact else None)
+    if job is not None:
+        report = msgspec.structs.replace(
+            report,
+            wanted=job.artifact,
+            rollout=job.rollout,
+            attempt=job.attempt,
+            state=job.state,
+            outcome=job.outcome,
+            error_code=job.error_code,
+            error_detail=job.error_detail[:DETAIL_LIMIT],
+        )
+    if held_back is not None and held_back.code and not (job and job.is_running):
+        report = msgspec.structs.replace(report, error_code=held_back.code, error_detail=held_back.detail[:DETAIL_LIMIT])
+    return report

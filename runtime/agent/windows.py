@@ -1,0 +1,144 @@
+"""What did each model do in the last N seconds, and how is the device?
+
+Every window's end takes the counts of each served model and puts one telemetry message into the outbox. A version that is
+switched out hands in what it counted since the last window, so no inference goes untold.
+"""
+
+import itertools
+import logging
+import os
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from runtime.agent.outbox import Outbox
+from runtime.clock import Clock
+from runtime.contract.artifact import ArtifactRef, Manifest
+from runtime.contract.deployment import Role
+from runtime.contract.errors import TooLargeError
+from runtime.contract.telemetry import Window, write_window
+from runtime.contract.topics import Channel
+from runtime.errors import StoreError
+
+log = logging.getLogger(__name__)
+
+_STATM = Path("/proc/self/statm")
+
+
+class Watch(Protocol):
+    """What is needed of a monitor: see `runtime.monitor.monitor`."""
+
+    edges: str
+
+    def take(self) -> msgspec.Struct: ...
+
+
+class Watched(Protocol):
+    """What is needed of a served model: see `runtime.serving.model`."""
+
+    manifest: Manifest
+    artifact: ArtifactRef
+    role: Role
+    monitor: Watch
+
+
+class Windows:
+    """window_s: asked anew for each window; models: what serves now; wake: called when windows wait to be sent."""
+
+    def __init__(
+        self,
+        *,
+        device: str,
+        boot: int,
+        clock: Clock,
+        outbox: Outbox,
+        state_dir: Path,
+        models: Callable[[], Iterable[Watched]],
+        window_s: Callable[[], int],
+        wake: Callable[[], None],
+        monotonic_s: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._device = device
+        self._boot = boot
+        self._clock = clock
+        self._outbox = outbox
+        self._state_dir = state_dir
+        self._models = models
+        self._window_s = window_s
+        self._wake = wake
+        self._monotonic_s = monotonic_s
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+        self._began: dict[str, float] = {}
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread, after one last, shorter window of each model."""
+        self._stopping.set()
+        self._thread.join()
+        self.close_all()
+
+    def close_all(self) -> None:
+        """End the window of every served model."""
+        for served in self._models():
+            self.close(served)
+        self._clock.record()
+
+    def close(self, served: Watched) -> None:
+        """End one model's window and queue it. A window that cannot be kept is lost, and its number shows the gap."""
+        with self._lock:
+            now = self._monotonic_s()
+            model = served.manifest.model
+            duration_ms = int((now - self._began.get(model, now)) * 1000)
+            self._began[model] = now
+            window = Window(
+                device=self._device,
+                boot=self._boot,
+                seq=next(self._numbers),
+                model=model,
+                artifact=served.artifact,
+                role=served.role,
+                edges=served.monitor.edges,
+                start_ms=max(0, self._clock.now_ms() - duration_ms),
+                duration_ms=duration_ms,
+                clock_synced=self._clock.is_synced,
+                resources=resources(self._state_dir),
+                **msgspec.structs.asdict(served.monitor.take()),
+            )
+            try:
+                self._outbox.put(Channel.TELEMETRY, write_window(window))
+            except (StoreError, TooLargeError) as error:
+                log.error("window %d of %s is lost: %s", window.seq, model, error)
+        self._wake()
+
+    def begin(self, model: str) -> None:
+        """A version of this model begins to serve: its window starts now."""
+        with self._lock:
+            self._began[model] = self._monotonic_s()
+
+    def _run(self) -> None:
+        # Slept in short pieces, so that a window length the fleet changes holds from the window under way on.
+        began = self._monotonic_s()
+        while not self._stopping.wait(0.5):
+            if self._monotonic_s() - began >= self._window_s():
+                began = self._monotonic_s()
+                self.close_all()
+
+
+def resources(state_dir: Path) -> dict[str, int]:
+    """A sample of what the daemon uses and the device has left, in bytes and milliseconds."""
+    page = os.sysconf("SC_PAGE_SIZE")
+    sample = {"cpu_ms": int(time.process_time() * 1000), "disk_free_bytes": shutil.disk_usage(state_dir).free}
+    if _STATM.exists():
+        sample["rss_bytes"] = int(_STATM.read_text(encoding="ascii").split()[1]) * page
+        sample["memory_free_bytes"] = os.sysconf("SC_AVPHYS_PAGES") * page
+    return sample
