@@ -80,6 +80,17 @@ def meaning_digest(closure: Closure) -> str:
     return hashlib.sha256("\0".join(trees).encode()).hexdigest()
 
 
+def distributions(imported: str) -> tuple[str, ...]:
+    """The installed distributions that provide a top-level module; empty when there is none."""
+    from importlib.metadata import PackageNotFoundError, packages_distributions, version
+
+    try:
+        version(imported)
+    except PackageNotFoundError:  # the module has another name than its distribution: reading all of them takes 0.2 s
+        return tuple(packages_distributions().get(imported, ()))
+    return (imported,)
+
+
 @contextmanager
 def loaded(reference: Reference, key: str) -> Iterator[ModuleType]:
     """The reference's module, freshly executed; its local imports are forgotten again afterwards, so edits are always seen.

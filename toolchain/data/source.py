@@ -4,7 +4,6 @@ Its code and local imports, its options, the versions of what it imports, and th
 A source that reads anything else says so with a function `fingerprint(**options)` beside it, or runs in every build.
 """
 
-import importlib.util
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
@@ -13,12 +12,22 @@ from typing import Any
 
 import msgspec
 
-from toolchain.data.code import Closure, Reference, bytes_digest, callable_in, closure_of, find_callable, loaded, local_modules
+from toolchain.data.code import (
+    Closure,
+    Reference,
+    bytes_digest,
+    callable_in,
+    closure_of,
+    distributions,
+    find_callable,
+    loaded,
+    local_modules,
+)
 from toolchain.data.trace import Recorder, Trace, recording
 from toolchain.errors import BuildError, DataError
 from toolchain.files import write_durably
 from toolchain.pipeline.cache import StageCache
-from toolchain.pipeline.stage import digest_of, tool_version
+from toolchain.pipeline.stage import digest_of
 
 KEY = "data.source"
 ABSENT = "absent"
@@ -82,7 +91,7 @@ class DataSource:
         for name in recorder.files:
             if _modified_since(name, started_ns):  # what was read may be older than what would be hashed now
                 recorder.unseen.add(f"{Path(name).name} changed while it was read")
-        tools = tuple(sorted({name for imported in self.closure.imports for name in _distributions(imported)}))
+        tools = tuple(sorted({name for imported in self.closure.imports for name in distributions(imported)}))
         memory = Memory(trace=recorder.trace(self.closure.imports), tools=tools)
         write_durably(self._memory_path, msgspec.json.encode(memory))
 
@@ -131,14 +140,3 @@ def _listing(name: str) -> str:
         return digest_of(sorted(entry.name for entry in Path(name).iterdir()))
     except OSError:
         return ABSENT
-
-
-def _distributions(imported: str) -> tuple[str, ...]:
-    """The distributions that provide a top-level module. Slow (it reads every installed package), so only asked after a run."""
-    from importlib.metadata import packages_distributions
-
-    if tool_version(imported) != ABSENT:
-        return (imported,)
-    if importlib.util.find_spec(imported) is None:
-        return ()
-    return tuple(packages_distributions().get(imported, ()))

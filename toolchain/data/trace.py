@@ -91,9 +91,9 @@ class Recorder:
         if frame is not None and frame.f_code.co_filename.startswith(_IMPORT_SYSTEM):
             return True
         while frame is not None:
-            if frame.f_code.co_name == "_find_and_load" and frame.f_code.co_filename.startswith(_IMPORT_SYSTEM):
-                if not self._is_local(frame.f_locals["name"]):
-                    return True
+            imports = frame.f_code.co_name == "_find_and_load" and frame.f_code.co_filename.startswith(_IMPORT_SYSTEM)
+            if imports and not self._is_local(frame.f_locals["name"]):
+                return True
             frame = frame.f_back
         return False
 

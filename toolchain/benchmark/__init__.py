@@ -1,0 +1,1 @@
+"""Figures about a variant: quality, parity with the float model, latency."""

@@ -1,0 +1,1 @@
+"""From a trained network to the formats engines open; one module per format."""

@@ -1,0 +1,32 @@
+"""How does the float ONNX become OpenVINO's own format?"""
+
+from pathlib import Path
+
+from toolchain.errors import NetworkError
+from toolchain.pipeline.products import FloatModel, Variant
+from toolchain.pipeline.stage import Stored
+
+MODEL_FILE = "model.xml"
+WEIGHTS_FILE = "model.bin"
+VARIANT = "openvino-float32"
+TOOLS = ("openvino",)
+
+
+def convert(model: Stored[FloatModel], work: Path) -> Variant:
+    """Write model.xml and model.bin, weights as float32. Raises NetworkError where OpenVINO lacks an operator."""
+    import openvino
+
+    source = model.value.variant
+    try:
+        converted = openvino.convert_model(str(model.folder / source.model_file))
+    except Exception as error:
+        raise NetworkError(f"OpenVINO cannot convert the model: {str(error).strip().splitlines()[0]}") from error
+    for parts in (("conversion_parameters",), ("framework",)):  # they hold the path of the source file
+        if converted.has_rt_info(list(parts)):
+            converted.set_rt_info("", list(parts))
+    openvino.save_model(converted, str(work / MODEL_FILE), compress_to_fp16=False)
+    return Variant(
+        name=VARIANT, engine="openvino", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE, WEIGHTS_FILE),
+        size_bytes=sum((work / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
+        inputs=source.inputs, outputs=source.outputs, engine_options={"precision": "f32"},
+    )  # fmt: skip

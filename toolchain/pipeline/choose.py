@@ -1,0 +1,130 @@
+"""Which variant does a target get, and why not the others? Pure: the same evidence gives the same choice.
+
+A variant that misses a limit is out. Of the rest the fastest wins, and where latency intervals overlap with its own, the first in
+the profile's order, float before int8. Nothing that is not surely as fast as the float baseline replaces it.
+"""
+
+from collections.abc import Sequence
+
+import msgspec
+
+from toolchain.errors import LimitError
+from toolchain.pipeline.products import CheckedModel, Choice, Judgement
+from toolchain.pipeline.record import LatencyResult
+
+NS_PER_MS = 1_000_000
+
+
+class Candidate(msgspec.Struct, frozen=True, kw_only=True):
+    """A variant before the judge. latency is None where nothing was measured that counts for the target; unlike says why."""
+
+    name: str
+    precision: str
+    checked: CheckedModel
+    latency: LatencyResult | None
+    unlike: str = ""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """What the recipe and the flags demand. metric: name of the deciding one, for the reasons."""
+
+    target: str
+    metric: str
+    max_drop: float
+    max_latency_ms: float | None
+    allow_unmeasured: bool = False
+
+
+def choose(candidates: Sequence[Candidate], baseline: str, rules: Rules, *, measured: bool) -> Choice:
+    """Judge all candidates, given in the profile's order. Raises LimitError naming the nearest variant when none is left."""
+    if not measured and rules.max_latency_ms is not None and not rules.allow_unmeasured:
+        raise LimitError(
+            f"target {rules.target}: max_latency_ms = {rules.max_latency_ms:g} cannot be checked, this host is no such device; "
+            "build on one, pass --evidence, or accept it with --allow-unmeasured"
+        )
+    reasons = {candidate.name: _rejection(candidate, rules, measured=measured) for candidate in candidates}
+    passing = [candidate for candidate in candidates if not reasons[candidate.name]]
+    if not passing:
+        raise LimitError(f"target {rules.target}: {_nearest(candidates, reasons, rules)}")
+    chosen, reason = _pick(passing, baseline) if measured else (passing[0], "not measured: first in the profile's order")
+    judgements = tuple(
+        Judgement(name=candidate.name, verdict="rejected", reason=reasons[candidate.name])
+        if reasons[candidate.name]
+        else Judgement(name=candidate.name, verdict="chosen", reason=reason)
+        if candidate is chosen
+        else Judgement(name=candidate.name, verdict="passed", reason=_why_not(candidate, chosen, baseline))
+        for candidate in candidates
+    )
+    return Choice(chosen=chosen.name, reason=reason, judgements=judgements)
+
+
+def _rejection(candidate: Candidate, rules: Rules, *, measured: bool) -> str:
+    if not candidate.checked.parity.ok:
+        parity = candidate.checked.parity
+        return (
+            f"its outputs differ from the float model's: relative error {parity.relative:.2g}, agreement {parity.agreement:.4f}"
+        )
+    if candidate.checked.drop > rules.max_drop:
+        return f"{rules.metric} drops by {candidate.checked.drop:.4f} on validation data, more than {rules.max_drop:g}"
+    if not measured:
+        return ""
+    if candidate.latency is None:
+        return candidate.unlike
+    if rules.max_latency_ms is not None and candidate.latency.p90_ns > rules.max_latency_ms * NS_PER_MS:
+        return f"p90 latency is {_ms(candidate.latency)} ms, the limit {rules.max_latency_ms:g} ms"
+    return ""
+
+
+def _pick(passing: Sequence[Candidate], baseline: str) -> tuple[Candidate, str]:
+    """The first in order among those that cannot be told from the fastest; the baseline stays unless surely beaten."""
+    fastest = max(passing, key=lambda candidate: _latency(candidate).ratio)
+    for candidate in passing:
+        tied = _latency(candidate).ratio_high >= _latency(fastest).ratio_low
+        if tied and (candidate.name == baseline or _latency(candidate).ratio_low > 1):
+            break
+    else:
+        candidate = next((item for item in passing if item.name == baseline), passing[0])
+    if candidate.name == baseline:
+        return candidate, "the float baseline, and nothing that passed is surely faster"
+    if _latency(candidate).ratio_low <= 1:
+        return candidate, f"the float baseline missed a limit; {_times(candidate)} its speed"
+    return candidate, f"{_times(candidate)} the speed of the float baseline" + (
+        "" if candidate is fastest else f", not to be told from {fastest.name}, and first in the profile's order"
+    )
+
+
+def _why_not(candidate: Candidate, chosen: Candidate, baseline: str) -> str:
+    if candidate.latency is None or chosen.latency is None:
+        return "behind in the profile's order"
+    if candidate.name == baseline:
+        return f"{chosen.name} is surely faster"
+    if candidate.latency.ratio_high < chosen.latency.ratio_low:
+        return f"slower than {chosen.name}: {_times(candidate)} the speed of the float baseline"
+    if candidate.latency.ratio_low <= 1:
+        return f"not surely faster than the float baseline: {_times(candidate)} its speed"
+    return f"not to be told from {chosen.name}, and behind it in the profile's order"
+
+
+def _nearest(candidates: Sequence[Candidate], reasons: dict[str, str], rules: Rules) -> str:
+    """Which variant came closest, by latency where that was what failed, else by the metric."""
+    slow = [item for item in candidates if item.latency is not None and reasons[item.name].startswith("p90")]
+    if slow:
+        nearest = min(slow, key=lambda item: _latency(item).p90_ns)
+        return f"no variant meets max_latency_ms = {rules.max_latency_ms:g}; nearest is {nearest.name} with p90 {_ms(_latency(nearest))} ms"
+    nearest = min(candidates, key=lambda item: (not item.checked.parity.ok, item.checked.drop))
+    return f"no variant passed; nearest is {nearest.name}: {reasons[nearest.name]}"
+
+
+def _latency(candidate: Candidate) -> LatencyResult:
+    if candidate.latency is None:
+        raise AssertionError(f"{candidate.name} passed a measured choice without a latency")
+    return candidate.latency
+
+
+def _ms(latency: LatencyResult) -> str:
+    return f"{latency.p90_ns / NS_PER_MS:.3f}"
+
+
+def _times(candidate: Candidate) -> str:
+    latency = _latency(candidate)
+    return f"{latency.ratio:.2f}x ({latency.ratio_low:.2f} to {latency.ratio_high:.2f})"

@@ -1,0 +1,1 @@
+"""How weights come about: training loops, losses, early stopping."""

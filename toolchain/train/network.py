@@ -1,0 +1,49 @@
+"""Which torch network does a recipe name, and what does its code amount to?"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toolchain.data.code import callable_in, closure_of, distributions, find_callable, loaded, meaning_digest
+from toolchain.errors import BuildError, NetworkError
+from toolchain.recipe import ModelSection
+
+if TYPE_CHECKING:  # torch takes seconds to import; only a stage that runs pays them
+    from torch import nn
+
+KEY = "model.network"
+TORCHVISION = "torchvision:"
+ONNX = "onnx:"
+
+
+class NetworkSource:
+    """The network of one recipe: "FILE:callable", "package.module:callable" or "torchvision:NAME"."""
+
+    def __init__(self, model: ModelSection, folder: Path) -> None:
+        self.text = model.network
+        self.options = model.options
+        name = self.text.removeprefix(TORCHVISION)
+        text = f"torchvision.models:{name}" if self.text.startswith(TORCHVISION) else self.text
+        self.reference = find_callable(text, folder, KEY)
+        closure = closure_of(self.reference)
+        self.code = meaning_digest(closure)
+        self.tools = tuple(sorted({tool for imported in closure.imports for tool in distributions(imported)}))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return {"network": self.reference.attribute, "network options": self.options}
+
+    def build(self) -> "nn.Module":
+        """A fresh network with its initial weights. Raises RecipeError or NetworkError."""
+        import torch
+
+        with loaded(self.reference, KEY) as module:
+            make = callable_in(module, self.reference, KEY)
+            try:
+                network = make(**self.options)
+            except BuildError:
+                raise
+            except Exception as error:
+                raise NetworkError(f"{KEY} {self.text!r} with options {self.options}: {type(error).__name__}: {error}") from error
+        if not isinstance(network, torch.nn.Module):
+            raise NetworkError(f"{KEY} {self.text!r} returned {type(network).__name__}, not a torch.nn.Module")
+        return network
