@@ -1,0 +1,237 @@
+"""Which plots does the report show, and what does each mark say when pointed at?"""
+
+from collections.abc import Callable, Sequence
+
+from markupsafe import Markup
+
+from toolchain.pipeline.record import EpochResult, StageRun, TargetResult, TrainingResult, VariantResult
+from toolchain.report import wording
+from toolchain.report.svg import (
+    NARROW,
+    Frame,
+    Scale,
+    axes,
+    circle,
+    drawing,
+    line,
+    padded,
+    polyline,
+    rectangle,
+    responsive,
+    text,
+)
+
+SERIES = {"onnxruntime": "s1", "openvino": "s2", "tensorrt": "s3"}
+LARGEST_RADIUS, SMALLEST_RADIUS = 17.0, 6.0
+ROW = 34
+
+
+def variant_tip(variant: VariantResult) -> list[str]:
+    """The lines shown when a variant is pointed at, wherever it is drawn."""
+    metric = variant.metrics[0] if variant.metrics else None
+    lines = [variant.name]
+    if metric:
+        lines.append(f"{metric.name} {wording.quality(metric.value)} ({wording.quality_interval(metric)}, {metric.split})")
+    if variant.latency:
+        found = variant.latency
+        lines.append(
+            f"p50 {wording.latency(found.p50_ns)} · p90 {wording.latency(found.p90_ns)} · p99 {wording.latency(found.p99_ns)}"
+        )
+        lines.append(f"{wording.speed(found)} float's speed ({wording.speed_interval(found)})")
+    lines.append(f"{wording.size(variant.size_bytes)} · {variant.engine} {variant.precision}")
+    lines.append(f"{variant.verdict}: {variant.reason}")
+    return lines
+
+
+def trade_off(target: TargetResult, across: str) -> Markup | None:
+    """Metric against latency or size, the other one as the area of the mark. None when nothing was measured.
+
+    across: "latency" or "size". A dashed line is the recipe's latency limit.
+    """
+    places: dict[str, Callable[[VariantResult], float | None]] = {
+        "latency": lambda variant: float(variant.latency.p50_ns) if variant.latency else None,
+        "size": lambda variant: float(variant.size_bytes),
+    }
+    place = places[across]
+    shown = [variant for variant in target.variants if variant.metrics and place(variant)]
+    if not shown:
+        return None
+    limit = target.max_latency_ms * 1e6 if across == "latency" and target.max_latency_ms else None
+    values = [float(place(variant) or 0) for variant in shown]
+    in_sight = limit if limit and limit < 2.5 * max(values) else None
+
+    def draw(width: float) -> str:
+        frame = Frame(width, 380 if width > NARROW else 320, left=58)
+        metrics = [bound for variant in shown for bound in (variant.metrics[0].low, variant.metrics[0].high)]
+        x = Scale(*padded([0, *values, *([in_sight] if in_sight else [])], 0.06), *frame.x)
+        x = Scale(0, x.high, *frame.x)
+        y = Scale(*padded(metrics), *frame.y)
+        x_text = wording.latency if across == "latency" else lambda value: wording.size(round(value))
+        parts = axes(frame, x, y, lambda value: x_text(value) if value else "0", lambda value: f"{value:g}")
+        if in_sight:
+            parts += [
+                line(x(in_sight), frame.y[0], x(in_sight), frame.y[1], "limit"),
+                text(x(in_sight) - 6, frame.y[1] + 12, "limit", "note", "end"),
+            ]
+        areas = [
+            variant.size_bytes if across == "latency" else (variant.latency.p50_ns if variant.latency else 0) for variant in shown
+        ]
+        parts += _marks(shown, [(x(value), y) for value in values], [area / (max(areas) or 1) for area in areas], frame)
+        caption = "latency, median of one inference" if across == "latency" else "size of the model file"
+        parts.append(text(sum(frame.x) / 2, frame.height - 6, caption, "caption", "middle"))
+        return drawing(frame, parts)
+
+    return responsive(draw, f"{shown[0].metrics[0].name} against {across} of {len(shown)} variants for {target.target}")
+
+
+def _marks(variants: Sequence[VariantResult], places: list[tuple[float, Scale]], areas: list[float], frame: Frame) -> list[str]:
+    """Whiskers, then bubbles from the largest to the smallest so that none hides another, then names beside them."""
+    parts, labels = [], []
+    order = sorted(range(len(variants)), key=lambda index: -areas[index])
+    for index in order:
+        variant, (at, y) = variants[index], places[index]
+        metric = variant.metrics[0]
+        radius = max(SMALLEST_RADIUS, LARGEST_RADIUS * areas[index] ** 0.5)
+        css = SERIES.get(variant.engine, "s4")
+        parts.append(line(at, y(metric.low), at, y(metric.high), f"whisker {css}"))
+        if variant.verdict == "chosen":
+            parts.append(circle(at, y(metric.value), radius + 4.5, f"halo {css}"))
+        parts.append(
+            circle(at, y(metric.value), radius, f"mark {css} {variant.verdict}", tip=variant_tip(variant), key=variant.name)
+        )
+        labels.append((at, y(metric.value), radius, variant))
+    return parts + _names(labels, frame)
+
+
+def _names(marks: list[tuple[float, float, float, VariantResult]], frame: Frame) -> list[str]:
+    """One name per mark, right of it or left where the frame ends, moved apart when two would touch."""
+    parts: list[str] = []
+    taken: list[tuple[float, float, float]] = []
+    for at, middle, radius, variant in sorted(marks, key=lambda mark: mark[1]):
+        width = 6.4 * len(variant.name)
+        is_right = at + radius + 8 + width <= frame.width
+        start = at + radius + 7 if is_right else at - radius - 7 - width
+        y = middle + 4
+        while any(abs(y - other) < 14 and start < end and begin < start + width for begin, end, other in taken):
+            y += 3
+        taken.append((start, start + width, y))
+        css = "name chosen" if variant.verdict == "chosen" else "name"
+        parts.append(text(start if is_right else start + width, y, variant.name, css, "start" if is_right else "end"))
+    return parts
+
+
+def latencies(target: TargetResult) -> Markup | None:
+    """One row a variant: its distribution from median to 99th percentile, and the limit on the 90th. None: not measured."""
+    shown = [(variant, variant.latency) for variant in target.variants if variant.latency]
+    if not shown:
+        return None
+    limit = target.max_latency_ms * 1e6 if target.max_latency_ms else None
+    longest = max(found.p99_ns for _, found in shown)
+    in_sight = limit if limit and limit < 2.5 * longest else None
+
+    def draw(width: float) -> str:
+        frame = Frame(width, 46 + ROW * len(shown), left=10, top=6)
+        x = Scale(0, max(longest, in_sight or 0) * 1.05, *frame.x)
+        parts = axes(frame, x, None, lambda value: wording.latency(value) if value else "0")
+        for row, (variant, found) in enumerate(shown):
+            top = frame.top + row * ROW
+            css, chosen = SERIES.get(variant.engine, "s4"), " chosen" if variant.verdict == "chosen" else ""
+            tip = variant_tip(variant)
+            label = f"{variant.name}  {wording.latency(found.p50_ns)}"
+            parts += [
+                text(frame.left + 2, top + 12, label, f"name{chosen}"),
+                rectangle(x(0), top + 17, x(found.p99_ns) - x(0), 9, css=f"bar faint {css}", tip=tip),
+                rectangle(x(0), top + 17, x(found.p90_ns) - x(0), 9, css=f"bar half {css}", tip=tip),
+                rectangle(x(0), top + 17, x(found.p50_ns) - x(0), 9, css=f"bar {css}", tip=tip),
+            ]
+        if in_sight:
+            parts.append(line(x(in_sight), frame.y[0], x(in_sight), frame.y[1], "limit"))
+        return drawing(frame, parts)
+
+    return responsive(draw, f"latency of {len(shown)} variants for {target.target}")
+
+
+def speeds(target: TargetResult) -> Markup | None:
+    """Speed against the float baseline with its interval, on a log scale so that twice and half are equally far from 1."""
+    shown = [(variant, variant.latency) for variant in target.variants if variant.latency]
+    if not shown:
+        return None
+    low = min(0.8, *(found.ratio_low for _, found in shown)) * 0.93
+    high = max(1.25, *(found.ratio_high for _, found in shown)) * 1.07
+
+    def draw(width: float) -> str:
+        frame = Frame(width, 46 + ROW * len(shown), left=10, top=6)
+        x = Scale(low, high, *frame.x, is_log=True)
+        parts = [*axes(frame, x, None, lambda value: f"{value:g}×"), line(x(1), frame.y[0], x(1), frame.y[1], "one")]
+        for row, (variant, found) in enumerate(shown):
+            middle = frame.top + row * ROW + 21
+            css, chosen = SERIES.get(variant.engine, "s4"), " chosen" if variant.verdict == "chosen" else ""
+            label = f"{variant.name}  {wording.speed(found)}"
+            parts += [
+                text(frame.left + 2, middle - 9, label, f"name{chosen}"),
+                line(x(found.ratio_low), middle, x(found.ratio_high), middle, f"interval {css}"),
+                circle(x(found.ratio), middle, 4.5, f"mark {css} passed", tip=variant_tip(variant), key=variant.name),
+            ]
+        return drawing(frame, parts)
+
+    return responsive(draw, f"speed against float of {len(shown)} variants for {target.target}")
+
+
+def training(result: TrainingResult, metric: str) -> tuple[Markup, Markup] | None:
+    """Loss and validation metric by epoch, the kept epoch marked. None when there is no history."""
+    history = result.history
+    if not history:
+        return None
+    losses = [
+        ("training", "s4", [each.train_loss for each in history]),
+        ("validation", "s1", [each.validation_loss for each in history]),
+    ]
+    quality = [(metric, "s2", [each.metric for each in history])]
+    return (
+        responsive(lambda width: _curves(width, history, losses, result.best_epoch), "loss by epoch"),
+        responsive(lambda width: _curves(width, history, quality, result.best_epoch), f"validation {metric} by epoch"),
+    )
+
+
+def _curves(width: float, history: Sequence[EpochResult], series: list[tuple[str, str, list[float]]], best: int) -> str:
+    frame = Frame(width, 260, left=58, top=26)
+    epochs = [each.epoch for each in history]
+    x = Scale(*padded(epochs, 0.03), *frame.x)
+    y = Scale(*padded(value for _, _, values in series for value in values), *frame.y)
+    parts = axes(frame, x, y, lambda value: f"{value:g}", lambda value: f"{value:g}")
+    if best in epochs:
+        parts += [line(x(best), frame.y[0], x(best), frame.y[1], "best"), text(x(best) + 5, frame.y[0] - 6, "kept", "note")]
+    for position, (name, css, values) in enumerate(series):
+        parts.append(polyline(((x(epoch), y(value)) for epoch, value in zip(epochs, values, strict=True)), f"curve {css}"))
+        for epoch, value in zip(epochs, values, strict=True):
+            parts.append(circle(x(epoch), y(value), 3, f"mark {css} passed", tip=[f"epoch {epoch}", f"{name} {value:.4g}"]))
+        parts += [
+            circle(frame.left + 6 + 96 * position, 11, 4, f"mark {css} passed"),
+            text(frame.left + 15 + 96 * position, 15, name, "name"),
+        ]
+    return drawing(frame, parts)
+
+
+def stages(runs: Sequence[StageRun]) -> Markup:
+    """Seconds of each stage; those that came from the cache are hollow, at the length they took when they ran."""
+
+    def draw(width: float) -> str:
+        frame = Frame(width, 46 + ROW * len(runs), left=10, top=6)
+        x = Scale(0, (max(run.seconds for run in runs) or 1) * 1.05, *frame.x)
+        parts = axes(frame, x, None, lambda value: wording.seconds(value) if value else "0")
+        for row, run in enumerate(runs):
+            top = frame.top + row * ROW
+            state = "ran" if run.ran else "from the cache"
+            tip = [run.name, f"{wording.seconds(run.seconds)}, {state}", run.why]
+            parts += [
+                text(
+                    frame.left + 2,
+                    top + 12,
+                    f"{run.name}  {wording.seconds(run.seconds)}" + ("" if run.ran else "  cached"),
+                    "name",
+                ),
+                rectangle(x(0), top + 17, x(run.seconds) - x(0), 9, css="bar s1" if run.ran else "bar hollow", tip=tip),
+            ]
+        return drawing(frame, parts)
+
+    return responsive(draw, f"seconds of {len(runs)} stages")
