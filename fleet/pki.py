@@ -36,10 +36,12 @@ PUBLISHER, INGEST, RECONCILER = "publisher", "ingest", "reconciler"
 """The service's own clients of the broker: who sends desired states, who takes telemetry, who takes reports."""
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 AUTHORITY_YEARS = 20
-DEVICE_YEARS = 10
-"""Longer than a board's life: a lapsed certificate would strand a device, and revocation is by the registry, at once."""
-SERVER_DAYS = 398
-RENEW_BEFORE = timedelta(days=60)
+LEAF_YEARS = 10
+"""Longer than a board's life: a lapsed certificate would strand a device, and revocation is by the registry, at once.
+
+The public web's 398 days protect from authorities one cannot ask; here authority, server and registry are one party.
+"""
+RENEW_BEFORE = timedelta(days=365)
 CSR_LIMIT = 8 * 1024
 
 DeviceKey = ec.EllipticCurvePublicKey | ed25519.Ed25519PublicKey
@@ -132,7 +134,7 @@ class Authority:
         Nothing but the public key is taken from the request: extensions it asks for are not granted.
         """
         key = _read_request(csr_pem, device)
-        certificate = self._sign(key, device, ExtendedKeyUsageOID.CLIENT_AUTH, now, timedelta(days=365 * DEVICE_YEARS))
+        certificate = self._sign(key, device, ExtendedKeyUsageOID.CLIENT_AUTH, now)
         return DeviceCertificate(
             certificate.public_bytes(Encoding.PEM).decode(),
             f"{certificate.serial_number:x}",
@@ -148,21 +150,20 @@ class Authority:
         extension: x509.SubjectAlternativeName | None = None,
     ) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
-        certificate = self._sign(key.public_key(), name, purpose, now, timedelta(days=SERVER_DAYS), extension)
+        certificate = self._sign(key.public_key(), name, purpose, now, extension)
         write_durably(pair.key, _private_pem(key), SECRET)
         write_durably(pair.certificate, certificate.public_bytes(Encoding.PEM), PUBLIC)
 
-    def _sign(  # noqa: PLR0917 - what differs between the three kinds of certificate, in the order of its fields
+    def _sign(
         self,
         public_key: DeviceKey,
         name: str,
         purpose: x509.ObjectIdentifier,
         now: datetime,
-        lifetime: timedelta,
         extension: x509.SubjectAlternativeName | None = None,
     ) -> x509.Certificate:
         subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-        end = min(now + lifetime, self.certificate.not_valid_after_utc)
+        end = min(now + timedelta(days=365 * LEAF_YEARS), self.certificate.not_valid_after_utc)
         issuer_key = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
             _builder(subject, self.certificate.subject, now, end)

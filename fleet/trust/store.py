@@ -10,6 +10,7 @@ root and the new timestamp is refused, keeps what it has, and succeeds on its ne
 """
 
 import fcntl
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
@@ -31,6 +32,8 @@ from runtime.contract.trust import DIRECTOR_LIMIT, DIRECTOR_TARGET, DirectorKeys
 TIMESTAMP_LIFE = timedelta(days=1)
 """How long a stolen or frozen mirror can hide a new release from a device."""
 SNAPSHOT_LIFE = timedelta(days=7)
+
+_FILE = re.compile(r"metadata/(timestamp|[0-9]+\.[a-z0-9-]+)\.json|targets/([a-z0-9][a-z0-9.-]*/)*[0-9a-f]{64}\.[a-z]+\.json")
 
 Clock = Callable[[], datetime]
 S = TypeVar("S", Timestamp, Snapshot)
@@ -89,6 +92,15 @@ class TrustStore:
         if file is None:
             raise UnknownRoleError(f"no release lists {path}")
         return self._document_path(path, file.hashes["sha256"]).read_bytes()
+
+    def file(self, path: str) -> bytes:
+        """A file as TUF clients ask for it, "metadata/…" or "targets/…". Raises UnknownRoleError; never leaves the folder."""
+        if not _FILE.fullmatch(path):
+            raise UnknownRoleError(f"{path[:200]!r} is not a file of a release store")
+        try:
+            return (self.folder / path).read_bytes()
+        except FileNotFoundError as error:
+            raise UnknownRoleError(f"the release store has no {path}") from error
 
     def is_authorized(self) -> bool:
         """Whether the offline keys let this service act: root names its snapshot and timestamp keys, targets its director."""
