@@ -7,6 +7,7 @@ from msgspec import Meta
 
 KIB = 1024
 Seconds = Annotated[int, Meta(ge=0, le=86_400)]
+Bytes = Annotated[int, Meta(ge=1)]
 Positive = Annotated[int, Meta(ge=1)]
 
 
@@ -25,9 +26,15 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """request_s: from a request's first byte to its last; idle_s: between requests; waiting: requests queued per model."""
+    """request_s: from a request's first byte to its last; idle_s: between requests; waiting: requests queued per model.
 
-    body_bytes: Positive = 64 * KIB * KIB
+    json_bytes: of the JSON part, whose numbers take up to 16 times their text in memory while they are read; binary tensors
+    have no such cost. buffered_bytes: of request bodies on all connections together.
+    """
+
+    body_bytes: Bytes = 64 * KIB * KIB
+    json_bytes: Bytes = 8 * KIB * KIB
+    buffered_bytes: Bytes = 128 * KIB * KIB
     header_bytes: Annotated[int, Meta(ge=1 * KIB)] = 16 * KIB
     connections: Positive = 256
     request_s: Annotated[int, Meta(ge=1, le=86_400)] = 30

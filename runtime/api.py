@@ -1,0 +1,68 @@
+"""How does a Python program on the device run models without a daemon, watched all the same?
+
+with Runtime("out/digits/1.0.0/x86-64-cpu") as runtime:
+    scores = runtime.infer({"input": images})["scores"]
+"""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+
+from runtime.backends.base import Tensors
+from runtime.contract.artifact import Manifest
+from runtime.errors import RequestError
+from runtime.monitor.monitor import WindowCounts
+from runtime.serving.repository import Repository
+
+
+class Runtime:
+    """Artifacts served in this process. `infer` may be called from several threads; one model runs one at a time."""
+
+    def __init__(self, *artifacts: str | Path) -> None:
+        """artifacts: directories with a manifest. Raises what `runtime.serving.repository.open_artifact` does."""
+        self._repository = Repository()
+        try:
+            for directory in artifacts:
+                self.open(directory)
+        except BaseException:
+            self.close()
+            raise
+
+    def open(self, directory: str | Path) -> Manifest:
+        """Serve an artifact, in place of another version of its model if there is one."""
+        served = self._repository.open(Path(directory))
+        self._repository.switch(served)
+        return served.manifest
+
+    def infer(self, inputs: Tensors, model: str = "") -> dict[str, np.ndarray]:
+        """Run one batch. inputs: arrays by name, as the manifest declares them; model: needed when several are open.
+
+        Returns the network's outputs by name. Raises RequestError (ModelNotFoundError among them) or InferenceError.
+        """
+        served = self._repository.acquire(model or self._only_model())
+        try:
+            return served.infer(inputs)
+        finally:
+            served.release()
+
+    def take_window(self, model: str = "") -> WindowCounts:
+        """What was seen since the last call, as the daemon would report it."""
+        return self._repository.get(model or self._only_model()).monitor.take()
+
+    def close(self) -> None:
+        """Close every model; closing twice is no error."""
+        self._repository.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def _only_model(self) -> str:
+        served = self._repository.models()
+        if len(served) != 1:
+            raise RequestError(f"{len(served)} models are open: name the one to run")
+        return served[0].manifest.model

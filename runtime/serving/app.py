@@ -1,0 +1,208 @@
+"""What does each address of the device answer? Open Inference Protocol v2 and Prometheus metrics.
+
+Errors are JSON {"error": text for people, "code": stable}: 4xx where the caller can do something about it, 5xx otherwise.
+"""
+
+import asyncio
+import logging
+from functools import partial
+from importlib.metadata import version
+
+import msgspec
+
+from runtime.contract.artifact import TensorSpec
+from runtime.errors import (
+    DaemonError,
+    DrainingError,
+    HeaderTooLargeError,
+    MethodError,
+    ModelNotFoundError,
+    RequestError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+    RouteNotFoundError,
+    UnavailableError,
+)
+from runtime.serving.limits import LimitSettings
+from runtime.serving.messages import InferRequest, decode_request, encode_response
+from runtime.serving.metrics import CONTENT_TYPE, render_metrics
+from runtime.serving.model import ServedModel
+from runtime.serving.protocol import Hub, Request, Response
+from runtime.serving.repository import Repository
+from runtime.serving.workers import Outputs, Workers
+
+log = logging.getLogger(__name__)
+
+SERVER_NAME = "edgewright"
+EXTENSIONS = ("binary_tensor_data",)
+_JSON = b"Content-Type: application/json\r\n"
+_BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
+_MODELS = b"/v2/models/"
+_STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
+    (RequestTooLargeError, 413),
+    (HeaderTooLargeError, 431),
+    (RequestTimeoutError, 408),
+    (ModelNotFoundError, 404),
+    (RouteNotFoundError, 404),
+    (MethodError, 405),
+    (RequestError, 400),
+    (UnavailableError, 503),
+)
+"""The first class an error belongs to decides; everything else is 500."""
+
+
+class App:
+    """Routes requests to models. For use from one event loop; `is_draining` makes readiness false."""
+
+    def __init__(self, repository: Repository, limits: LimitSettings, inline_ns: int) -> None:
+        self.hub = Hub(limits, self.handle, self.refuse)
+        self._repository = repository
+        self._limits = limits
+        self._inline_ns = inline_ns
+        self._workers = Workers(limits.waiting)
+        self._version = version(SERVER_NAME)
+        self._responses: dict[int, int] = {}
+        self.is_draining = False
+
+    def handle(self, request: Request) -> "Response | asyncio.Future[Response]":
+        """Answer a request, at once or when its inference is done. Never raises."""
+        try:
+            answer = self._route(request)
+        except Exception as error:  # noqa: BLE001 - the edge of the worker: whatever happens, the client gets an answer
+            answer = error_response(error)
+        if isinstance(answer, Response):
+            return self._counted(answer)
+        return answer
+
+    def refuse(self, error: DaemonError) -> Response:
+        """The answer to a request that could not be read."""
+        return self._counted(error_response(error))
+
+    def close(self) -> None:
+        self._workers.close()
+
+    def _route(self, request: Request) -> "Response | asyncio.Future[Response]":
+        path = request.target.partition(b"?")[0]
+        if path.startswith(_MODELS):
+            parts = path[len(_MODELS) :].decode("latin-1").rstrip("/").split("/")
+            model, release, action = _model_address(parts, path)
+            if action == "infer":
+                _require_method(request, b"POST")
+                return self._infer(request, model, release)
+            _require_method(request, b"GET")
+            return self._describe_model(model, release, action)
+        _require_method(request, b"GET")
+        return self._describe_server(path.rstrip(b"/"))
+
+    def _describe_server(self, path: bytes) -> Response:
+        if path == b"/v2":
+            return _json({"name": SERVER_NAME, "version": self._version, "extensions": EXTENSIONS})
+        if path == b"/v2/health/live":
+            return _json({"live": True})
+        if path == b"/v2/health/ready":
+            return _json({"ready": not self.is_draining}, 503 if self.is_draining else 200)
+        if path == b"/metrics":
+            body = render_metrics(self._repository.models(), self._responses, len(self.hub.connections))
+            return Response(200, b"Content-Type: " + CONTENT_TYPE + b"\r\n", [body])
+        raise _no_route(path)
+
+    def _describe_model(self, model: str, release: str, action: str) -> Response:
+        served = self._repository.acquire(model, release)
+        try:
+            manifest = served.manifest
+        finally:
+            served.release()
+        if action == "ready":
+            return _json({"name": manifest.model, "ready": not self.is_draining}, 503 if self.is_draining else 200)
+        return _json(
+            {
+                "name": manifest.model,
+                "versions": [manifest.version],
+                "platform": f"{manifest.requires.engine}_{manifest.model_file.rpartition('.')[2]}",
+                "inputs": [_tensor(spec) for spec in manifest.inputs],
+                "outputs": [_tensor(spec) for spec in manifest.outputs],
+            }
+        )
+
+    def _infer(self, request: Request, model: str, release: str) -> "Response | asyncio.Future[Response]":
+        if request.encoding not in (b"", b"identity"):
+            raise RequestError("compressed bodies are not accepted; send Content-Encoding: identity")
+        json_bytes = len(request.body) if request.head_length is None else request.head_length
+        if json_bytes > self._limits.json_bytes:
+            raise RequestTooLargeError(f"the JSON part is over the limit of {self._limits.json_bytes} bytes; send binary tensors")
+        asked = decode_request(request.body, request.head_length)
+        served = self._repository.acquire(model, release)
+        try:
+            served.check(asked.inputs)
+            if not self._workers.is_busy(model) and served.expected_ns(served.rows(asked.inputs)) <= self._inline_ns:
+                response = _infer_response(asked, served, served.infer(asked.inputs))
+                served.release()
+                return response
+            running = self._workers.submit(served, asked.inputs)
+        except BaseException:
+            served.release()
+            raise
+        answer: asyncio.Future[Response] = running.get_loop().create_future()
+        running.add_done_callback(partial(self._finish, asked, served, answer))
+        return answer
+
+    def _finish(
+        self, asked: InferRequest, served: ServedModel, answer: "asyncio.Future[Response]", running: "asyncio.Future[Outputs]"
+    ) -> None:
+        try:
+            if running.cancelled():
+                raise DrainingError("the daemon is stopping")
+            response = _infer_response(asked, served, running.result())
+        except Exception as error:  # noqa: BLE001 - as in handle
+            response = error_response(error)
+        finally:
+            served.release()
+        if not answer.done():
+            answer.set_result(self._counted(response))
+
+    def _counted(self, response: Response) -> Response:
+        self._responses[response.status] = self._responses.get(response.status, 0) + 1
+        return response
+
+
+def error_response(error: Exception) -> Response:
+    """An error as JSON with its stable code. One that is not ours is a bug: it is logged, and its text stays here."""
+    if isinstance(error, DaemonError):
+        status = next((status for kind, status in _STATUS_OF if isinstance(error, kind)), 500)
+        return _json({"error": str(error), "code": error.code}, status)
+    log.error("a request failed unexpectedly", exc_info=error)
+    return _json({"error": "internal error", "code": DaemonError.code}, 500)
+
+
+def _infer_response(asked: InferRequest, served: ServedModel, outputs: Outputs) -> Response:
+    manifest = served.manifest
+    body, head_length = encode_response(asked, manifest.model, manifest.version, manifest.outputs, outputs)
+    return Response(200, _JSON if head_length is None else _BINARY % head_length, body)
+
+
+def _model_address(parts: list[str], path: bytes) -> tuple[str, str, str]:
+    """MODEL[/versions/VERSION][/ready|/infer] as (model, version or "", action or "")."""
+    model, *rest = parts
+    release = ""
+    if rest[:1] == ["versions"] and len(rest) >= 2:
+        release, rest = rest[1], rest[2:]
+    if not model or rest not in ([], ["ready"], ["infer"]):
+        raise _no_route(path)
+    return model, release, rest[0] if rest else ""
+
+
+def _require_method(request: Request, method: bytes) -> None:
+    if request.method != method:
+        raise MethodError(f"use {method.decode()} here, not {request.method.decode('latin-1')}")
+
+
+def _no_route(path: bytes) -> RouteNotFoundError:
+    return RouteNotFoundError(f"nothing is served at {path[:100].decode('latin-1')!r}")
+
+
+def _tensor(spec: TensorSpec) -> dict[str, object]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
+
+
+def _json(value: object, status: int = 200) -> Response:
+    return Response(status, _JSON, [msgspec.json.encode(value)])

@@ -1,0 +1,70 @@
+"""What does `/metrics` say? Prometheus text exposition format 0.0.4.
+
+Source: https://prometheus.io/docs/instrumenting/exposition_formats/
+"""
+
+import os
+import resource
+from collections.abc import Iterable, Iterator, Mapping
+
+from runtime.contract.telemetry import LATENCY_CELLS_PER_OCTAVE
+from runtime.monitor.monitor import Totals
+from runtime.serving.model import ServedModel
+
+CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
+_OCTAVES_PER_BUCKET = 2
+_BUCKETS = 12
+"""Bucket boundaries are 4**k microseconds: 4 us to 16.8 s."""
+
+
+def render_metrics(models: Iterable[ServedModel], responses: Mapping[int, int], connections: int) -> bytes:
+    """All metrics of the daemon's serving side. responses: HTTP status -> how many were sent."""
+    served = [(_labels(model), model.monitor.totals()) for model in models]
+    lines: list[str] = []
+    for name, help_text, field in (
+        ("edgewright_inferences_total", "Inferences begun, failed ones included.", "requests"),
+        ("edgewright_inference_errors_total", "Inferences the engine failed at.", "errors"),
+        ("edgewright_monitored_rows_total", "Examples counted for drift.", "rows"),
+        ("edgewright_unmonitored_rows_total", "Examples served but not counted, beyond the monitor's budget.", "dropped_rows"),
+    ):
+        lines += _family(name, "counter", help_text, ((labels, getattr(totals, field)) for labels, totals in served))
+    lines += ["# HELP edgewright_inference_seconds Time in the engine.", "# TYPE edgewright_inference_seconds histogram"]
+    for labels, totals in served:
+        lines += _histogram(labels, totals)
+    by_status = ((f'status="{status}"', count) for status, count in sorted(responses.items()))
+    lines += _family("edgewright_http_responses_total", "counter", "HTTP responses by status.", by_status)
+    lines += _family("edgewright_http_connections", "gauge", "Open HTTP connections.", [("", connections)])
+    lines += _family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [("", resident_bytes())])
+    return ("\n".join(lines) + "\n").encode()
+
+
+def resident_bytes() -> int:
+    """Resident memory of this process now; its peak where the kernel does not tell."""
+    try:
+        with open("/proc/self/statm", encoding="ascii") as file:  # noqa: PTH123 - one read of a kernel file
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
+def _labels(model: ServedModel) -> str:
+    manifest = model.manifest  # names and versions have no character that would need escaping
+    return f'model="{manifest.model}",version="{manifest.version}",target="{manifest.requires.profile}"'
+
+
+def _family(name: str, kind: str, help_text: str, samples: Iterable[tuple[str, int]]) -> Iterator[str]:
+    yield f"# HELP {name} {help_text}"
+    yield f"# TYPE {name} {kind}"
+    for labels, value in samples:
+        yield f"{name}{{{labels}}} {value}" if labels else f"{name} {value}"
+
+
+def _histogram(labels: str, totals: Totals) -> Iterator[str]:
+    cells_per_bucket = _OCTAVES_PER_BUCKET * LATENCY_CELLS_PER_OCTAVE
+    for bucket in range(1, _BUCKETS + 1):
+        below = sum(totals.latency_cells[: bucket * cells_per_bucket])
+        yield f'edgewright_inference_seconds_bucket{{{labels},le="{4**bucket / 1e6}"}} {below}'
+    count = sum(totals.latency_cells)
+    yield f'edgewright_inference_seconds_bucket{{{labels},le="+Inf"}} {count}'
+    yield f"edgewright_inference_seconds_sum{{{labels}}} {totals.latency_sum_ns / 1e9}"
+    yield f"edgewright_inference_seconds_count{{{labels}}} {count}"

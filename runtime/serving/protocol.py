@@ -1,0 +1,328 @@
+"""How does HTTP/1.1 come in and go out, within bounds, whatever a client sends?
+
+asyncio hands over bytes, httptools parses, the handler answers at once or later; this module keeps the order of pipelined
+requests, the limits on size and time, and nothing else. All connections read into one buffer: its content is consumed
+before the loop can read again.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from functools import partial
+from http import HTTPStatus
+from typing import Any
+
+import httptools
+import msgspec
+
+from runtime.errors import (
+    DaemonError,
+    HeaderTooLargeError,
+    OverloadedError,
+    RequestError,
+    RequestTimeoutError,
+    RequestTooLargeError,
+)
+from runtime.serving.limits import LimitSettings
+
+READ_BYTES = 256 * 1024
+# A refused client may still be sending; closing at once would reset the connection and lose the refusal.
+LINGER_S = 2.0
+SWEEP_S = 0.5
+# Above this a body goes out by itself rather than being joined to its head once more.
+_JOIN_BYTES = 64 * 1024
+_STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
+
+
+class Request:
+    """One complete request. head_length: value of Inference-Header-Content-Length, or None without one."""
+
+    __slots__ = ("body", "encoding", "expects_continue", "head_length", "is_last", "method", "target")
+
+    def __init__(self) -> None:
+        self.method = b""
+        self.target = b""
+        self.body = b""
+        self.head_length: int | None = None
+        self.encoding = b""
+        self.expects_continue = False
+        self.is_last = False
+
+
+class Response(msgspec.Struct, frozen=True):
+    """headers: complete lines beyond length and connection; body: in parts, joined or not as is cheaper."""
+
+    status: int
+    headers: bytes
+    body: list[bytes]
+
+
+Handler = Callable[[Request], "Response | asyncio.Future[Response]"]
+Refusal = Callable[[DaemonError], Response]
+
+
+class Hub:
+    """What the connections of one server share.
+
+    handler: answers a request, never raises. refusal: the answer to a request that could not even be read.
+    """
+
+    def __init__(self, limits: LimitSettings, handler: Handler, refusal: Refusal) -> None:
+        self.limits = limits
+        self.handler = handler
+        self.refusal = refusal
+        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.connections: set[Connection] = set()
+        self.buffered_bytes = 0
+        self.is_draining = False
+
+    def connection(self) -> "Connection":
+        return Connection(self)
+
+    def sweep(self) -> None:
+        """Close what has waited too long. Called from time to time: no connection needs a timer of its own."""
+        now = time.monotonic()
+        for connection in list(self.connections):
+            connection.check_time(now)
+
+    def drain(self) -> None:
+        """Let open requests end, each connection's last with `Connection: close`; close idle ones now."""
+        self.is_draining = True
+        for connection in list(self.connections):
+            connection.close_if_idle()
+
+    def abort(self) -> None:
+        for connection in list(self.connections):
+            connection.abort()
+
+
+class Connection(asyncio.BufferedProtocol):
+    """One client. Requests are answered strictly in order; while one is under way, reading stops at the next."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._limits = hub.limits
+        self._parser: Any = httptools.HttpRequestParser(self)
+        self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
+        self._queue: deque[Request] = deque()
+        self._refused: DaemonError | None = None
+        self._current = Request()
+        self._fragments: list[bytes] = []
+        self._body_bytes = 0
+        self._header_bytes = 0
+        self._is_reading_headers = False
+        self._is_answering = False
+        self._is_write_paused = False
+        self._is_refusing = False
+        self._is_at_eof = False
+        self._began = 0.0
+        self._since = time.monotonic()
+        self._close_at = 0.0
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._hub.connections.add(self)
+        if len(self._hub.connections) > self._limits.connections:
+            self._refuse(OverloadedError(f"more than {self._limits.connections} connections"))
+            self._pump()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._hub.connections.discard(self)
+        self._forget_body()
+        self._queue.clear()
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._hub.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._is_refusing:
+            return
+        was_reading_headers = self._is_reading_headers
+        try:
+            self._parser.feed_data(self._hub.buffer[:nbytes])
+        except httptools.HttpParserCallbackError as error:
+            self._refuse(error.__context__ if isinstance(error.__context__, DaemonError) else RequestError(str(error)))
+        except httptools.HttpParserUpgrade:
+            self._is_refusing = True  # the request itself is answered; the other protocol is not spoken here
+            if self._queue:
+                self._queue[-1].is_last = True
+        except httptools.HttpParserError as error:
+            self._refuse(RequestError(f"not HTTP/1.1: {error}"))
+        if was_reading_headers and self._is_reading_headers and not self._is_refusing:
+            self._header_bytes += nbytes  # a header without an end gives the parser nothing to report
+            if self._header_bytes > self._limits.header_bytes:
+                self._refuse(self._header_error())
+        self._pump()
+
+    def eof_received(self) -> bool:
+        self._is_at_eof = True
+        return self._is_busy()
+
+    def pause_writing(self) -> None:
+        self._is_write_paused = True
+        self._since = time.monotonic()
+
+    def resume_writing(self) -> None:
+        self._is_write_paused = False
+        self._pump()
+
+    # httptools' callbacks
+
+    def on_message_begin(self) -> None:
+        self._current = Request()
+        self._header_bytes = 0
+        self._is_reading_headers = True
+        self._began = time.monotonic()
+
+    def on_url(self, url: bytes) -> None:
+        self._current.target += url
+        self._count_header(len(url))
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count_header(len(name) + len(value))
+        name = name.lower()
+        if name == b"inference-header-content-length":
+            self._current.head_length = _number("Inference-Header-Content-Length", value)
+        elif name == b"content-length":
+            if _number("Content-Length", value) > self._limits.body_bytes:
+                raise self._body_error()
+        elif name == b"content-encoding":
+            self._current.encoding = value.lower()
+        elif name == b"expect":
+            self._current.expects_continue = value.lower() == b"100-continue"
+
+    def on_headers_complete(self) -> None:
+        self._is_reading_headers = False
+        self._current.method = self._parser.get_method()
+        self._current.is_last = not self._parser.should_keep_alive() or self._parser.get_http_version() != "1.1"
+        if self._current.expects_continue and not self._is_busy():
+            self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+
+    def on_body(self, fragment: bytes) -> None:
+        self._body_bytes += len(fragment)
+        self._hub.buffered_bytes += len(fragment)
+        if self._body_bytes > self._limits.body_bytes:
+            raise self._body_error()
+        if self._hub.buffered_bytes > self._limits.buffered_bytes:
+            raise OverloadedError("too many request bodies are being received at once")
+        self._fragments.append(fragment)
+
+    def on_message_complete(self) -> None:
+        self._current.body = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+        self._queue.append(self._current)
+        self._forget_body()
+        self._began = 0.0
+
+    # bounds
+
+    def check_time(self, now: float) -> None:
+        """Close, refuse or drop this connection if its time is up."""
+        if self._close_at:
+            if now >= self._close_at:
+                self.abort()
+        elif self._is_write_paused:
+            if now - self._since > self._limits.request_s:
+                self.abort()  # the client asked and does not read the answer
+        elif self._began and not self._is_busy() and now - self._began > self._limits.request_s:
+            self._refuse(RequestTimeoutError(f"the request did not arrive within {self._limits.request_s} s"))
+            self._pump()
+        elif not self._began and not self._is_busy() and now - self._since > self._limits.idle_s:
+            self._transport.close()
+
+    def close_if_idle(self) -> None:
+        if not self._began and not self._is_busy():
+            self._transport.close()
+
+    def abort(self) -> None:
+        self._transport.abort()
+
+    def _is_busy(self) -> bool:
+        return self._is_answering or bool(self._queue)
+
+    def _count_header(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > self._limits.header_bytes:
+            raise self._header_error()
+
+    def _header_error(self) -> HeaderTooLargeError:
+        return HeaderTooLargeError(f"headers are over the limit of {self._limits.header_bytes} bytes")
+
+    def _body_error(self) -> RequestTooLargeError:
+        return RequestTooLargeError(f"the body is over the limit of {self._limits.body_bytes} bytes")
+
+    def _forget_body(self) -> None:
+        self._hub.buffered_bytes -= self._body_bytes
+        self._body_bytes = 0
+        self._fragments = []
+
+    # answers
+
+    def _refuse(self, error: DaemonError) -> None:
+        """Answer an unreadable request when its turn comes, and read nothing more."""
+        self._is_refusing = True
+        self._began = 0.0
+        self._forget_body()
+        self._refused = error
+
+    def _pump(self) -> None:
+        """Answer what can be answered now, in order."""
+        while self._queue and not self._is_answering and not self._is_write_paused:
+            request = self._queue.popleft()
+            answer = self._hub.handler(request)
+            if isinstance(answer, Response):
+                self._send(answer, request.is_last)
+            else:
+                self._is_answering = True
+                answer.add_done_callback(partial(self._answered, request.is_last))
+        if self._queue:
+            self._transport.pause_reading()
+            return
+        self._transport.resume_reading()
+        if self._refused is not None and not self._is_answering:
+            refused, self._refused = self._refused, None
+            self._send(self._hub.refusal(refused), is_last=True)
+
+    def _answered(self, is_last: bool, answer: "asyncio.Future[Response]") -> None:
+        self._is_answering = False
+        if not answer.cancelled() and not self._transport.is_closing():
+            self._send(answer.result(), is_last)
+            self._pump()
+
+    def _send(self, response: Response, is_last: bool) -> None:
+        is_last = is_last or (not self._queue and (self._is_at_eof or self._hub.is_draining))
+        length = sum(map(len, response.body))
+        head = b"%b%bContent-Length: %d\r\n%b\r\n" % (
+            _STATUS_LINES[response.status],
+            response.headers,
+            length,
+            b"Connection: close\r\n" if is_last else b"",
+        )
+        if length <= _JOIN_BYTES:
+            self._transport.write(b"".join((head, *response.body)))
+        else:
+            for part in (head, *response.body):
+                self._transport.write(part)
+        self._since = time.monotonic()
+        if is_last:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Close once the answer is out; what a refused client still sends is read and dropped for a moment."""
+        self._queue.clear()
+        self._refused = None
+        if not self._is_refusing:
+            self._transport.close()
+            return
+        self._close_at = time.monotonic() + LINGER_S
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+
+
+def _number(name: str, value: bytes) -> int:
+    if not value.isdigit() or len(value) > 18:
+        raise RequestError(f"{name} is not a number: {value[:40]!r}")
+    return int(value)

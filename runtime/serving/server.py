@@ -1,0 +1,94 @@
+"""How does the endpoint start, drain and stop? On TCP and, where configured, on a unix socket; in the running event loop."""
+
+import asyncio
+import contextlib
+import logging
+import socket
+from pathlib import Path
+
+from runtime.errors import ConfigError
+from runtime.serving.app import App
+from runtime.serving.limits import LimitSettings, ServingSettings
+from runtime.serving.protocol import SWEEP_S
+from runtime.serving.repository import Repository
+
+log = logging.getLogger(__name__)
+
+_DRAIN_LOOK_S = 0.02
+_SOCKET_MODE = 0o660
+
+
+class Server:
+    """A running endpoint. addresses: (host, port) of each TCP socket, with the real port where 0 was asked for."""
+
+    def __init__(self, app: App, listeners: list[asyncio.Server], settings: ServingSettings) -> None:
+        self._app = app
+        self._hub = app.hub
+        self._listeners = listeners
+        self._settings = settings
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
+        self.addresses = tuple(
+            (name[0], name[1])
+            for listener in listeners
+            for name in (bound.getsockname() for bound in listener.sockets if bound.family != socket.AF_UNIX)
+        )
+        self.unix_socket = settings.unix_socket
+
+    @property
+    def connections(self) -> int:
+        return len(self._hub.connections)
+
+    async def drain(self) -> bool:
+        """Take no new connections, answer what is under way, then stop. True when every client got its answer in time."""
+        self._app.is_draining = True
+        self._stop_listening()
+        self._hub.drain()
+        deadline = asyncio.get_running_loop().time() + self._settings.drain_s
+        while self._hub.connections and asyncio.get_running_loop().time() < deadline:
+            await asyncio.sleep(_DRAIN_LOOK_S)
+        is_complete = not self._hub.connections
+        await self.close()
+        return is_complete
+
+    async def close(self) -> None:
+        """Stop at once; open connections are cut. Closing twice is no error."""
+        self._app.is_draining = True
+        self._stop_listening()
+        self._hub.abort()
+        self._app.close()
+        self._sweeping.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self._sweeping
+        if self.unix_socket:
+            Path(self.unix_socket).unlink(missing_ok=True)
+
+    def _stop_listening(self) -> None:
+        for listener in self._listeners:
+            listener.close()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self._hub.sweep()
+
+
+async def serve(repository: Repository, settings: ServingSettings, limits: LimitSettings) -> Server:
+    """Offer the repository's models from now on. Returns once connections are accepted.
+
+    Raises ConfigError when an address cannot be bound.
+    """
+    app = App(repository, limits, inline_ns=settings.inline_us * 1000)
+    loop = asyncio.get_running_loop()
+    listeners: list[asyncio.Server] = []
+    try:
+        listeners.append(await loop.create_server(app.hub.connection, settings.host, settings.port))
+        if settings.unix_socket:
+            listeners.append(await loop.create_unix_server(app.hub.connection, settings.unix_socket))
+            Path(settings.unix_socket).chmod(_SOCKET_MODE)
+    except OSError as error:
+        for listener in listeners:
+            listener.close()
+        raise ConfigError(f"cannot serve on {settings.host}:{settings.port} {settings.unix_socket}: {error}") from error
+    server = Server(app, listeners, settings)
+    log.info("serving on %s", ", ".join([f"{host}:{port}" for host, port in server.addresses] + [server.unix_socket]))
+    return server
