@@ -1,0 +1,1 @@
+"""The fleet dashboard: server-rendered pages over the store, live by server-sent events."""

@@ -1,0 +1,74 @@
+"""What does the page of one rollout read?"""
+
+from dataclasses import dataclass
+
+from sqlalchemy import or_, select
+from sqlalchemy.orm import Session, aliased
+
+from fleet.errors import UnknownRolloutError
+from fleet.store.tables import Artifact, Audit, Event, Installed, Job, Rollout, Verdict
+
+TIMELINE_EVENTS = 300
+VERDICTS_KEPT = 400
+"""Newest verdicts read: five gates at one evaluation every two seconds make about three minutes of history."""
+
+
+@dataclass(frozen=True)
+class JobFacts:
+    """One device's part. previous: version it goes back to, None when it had none. now: what the device says of this model."""
+
+    job: Job
+    artifact: Artifact
+    previous: str | None
+    now: Installed | None
+
+
+@dataclass(frozen=True)
+class RolloutPageFacts:
+    """jobs: by position. verdicts, events, audit: oldest first."""
+
+    rollout: Rollout
+    jobs: tuple[JobFacts, ...]
+    verdicts: tuple[Verdict, ...]
+    events: tuple[Event, ...]
+    audit: tuple[Audit, ...]
+
+
+def find_rollout(session: Session, id: str) -> Rollout:
+    """Raises UnknownRolloutError."""
+    rollout = session.get(Rollout, id)
+    if rollout is None:
+        raise UnknownRolloutError(f"there is no rollout {id!r}")
+    return rollout
+
+
+def read_rollout(session: Session, id: str) -> RolloutPageFacts:
+    """Raises UnknownRolloutError."""
+    rollout = find_rollout(session, id)
+    events = select(Event).where(Event.rollout == id).order_by(Event.received_ms.desc(), Event.id.desc()).limit(TIMELINE_EVENTS)
+    verdicts = (
+        select(Verdict).where(Verdict.rollout == id).order_by(Verdict.evaluation.desc(), Verdict.id.desc()).limit(VERDICTS_KEPT)
+    )
+    objects = (Audit.object == id, Audit.object == f"rollout/{id}", Audit.object == f"rollouts/{id}")
+    return RolloutPageFacts(
+        rollout=rollout,
+        jobs=tuple(_jobs(session, rollout)),
+        verdicts=tuple(reversed(session.scalars(verdicts).all())),
+        events=tuple(reversed(session.scalars(events).all())),
+        audit=tuple(session.scalars(select(Audit).where(or_(*objects)).order_by(Audit.at_ms, Audit.id))),
+    )
+
+
+def _jobs(session: Session, rollout: Rollout) -> list[JobFacts]:
+    """The newest attempt of every device."""
+    previous = aliased(Artifact)
+    query = (
+        select(Job, Artifact, previous.version, Installed)
+        .join(Artifact, Artifact.id == Job.artifact_id)
+        .outerjoin(previous, previous.id == Job.previous_artifact_id)
+        .outerjoin(Installed, (Installed.device == Job.device) & (Installed.model == rollout.model))
+        .where(Job.rollout == rollout.id)
+        .order_by(Job.position, Job.device, Job.attempt)
+    )
+    newest = {job.device: JobFacts(job, artifact, version, now) for job, artifact, version, now in session.execute(query)}
+    return list(newest.values())

@@ -1,0 +1,241 @@
+"""The live page of one rollout."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fleet.dashboard.reading.rollouts import JobFacts, RolloutPageFacts
+from fleet.dashboard.views import status, wording
+from fleet.dashboard.views.gates import GateCard, gate_cards
+from fleet.dashboard.views.rollouts import progress_text, stage_status, stage_title, stages_of, state_badge
+from fleet.dashboard.views.status import Badge
+from fleet.dashboard.views.timeline import TimelineEntry, timeline
+from fleet.domain.plan import Stage
+from fleet.domain.rollout import TRANSITIONS, RolloutEvent, RolloutState
+from fleet.store.tables import Rollout
+
+S, E = RolloutState, RolloutEvent
+
+
+@dataclass(frozen=True)
+class DeviceChip:
+    device: str
+    state: Badge
+
+
+@dataclass(frozen=True)
+class StageColumn:
+    """One stage on the track. soak: share of the soak that is over, None when it is not soaking."""
+
+    number: int
+    title: str
+    status: Badge
+    is_current: bool
+    rule: str
+    devices: tuple[DeviceChip, ...]
+    more: int
+    counts: str
+    soak: float | None
+    soak_text: str
+
+
+@dataclass(frozen=True)
+class Action:
+    """A button. why_not: why it is disabled, "" when it can be pressed. consequence: what the confirmation says."""
+
+    name: str
+    title: str
+    style: str
+    why_not: str
+    question: str
+    consequence: str
+
+
+@dataclass(frozen=True)
+class JobRow:
+    device: str
+    stage: int
+    change: tuple[str, str]
+    target: str
+    state: Badge
+    step: str
+    error_code: str
+    error_detail: str
+    attempt: int
+    took: str
+
+
+@dataclass(frozen=True)
+class RolloutPage:
+    id: str
+    model: str
+    version: str
+    state: Badge
+    state_name: str
+    reason: str
+    lead: str
+    stages: tuple[StageColumn, ...]
+    actions: tuple[Action, ...]
+    gates: tuple[GateCard, ...]
+    gates_note: str
+    jobs: tuple[JobRow, ...]
+    jobs_text: str
+    timeline: tuple[TimelineEntry, ...]
+    plan: tuple[tuple[str, str], ...]
+
+
+CHIPS = 48
+"""Devices drawn per stage; beyond that the count says the rest."""
+
+_ACTIONS = (
+    (E.START, "Start", "primary", "Start {what}?", "Stage 1 begins: its devices are told to update at once."),
+    (E.PAUSE, "Pause", "", "Pause {what}?", "No further device is told to update. Updates under way end by themselves, and devices stay on the version they have. You can resume or roll back later."),
+    (E.RESUME, "Resume", "primary", "Resume {what}?", "The current stage goes on where it stopped. Devices whose update failed get a new attempt, and the soak begins anew."),
+    (E.APPROVE, "Approve", "primary", "Approve stage {stage} of {what}?", "All gates pass. {next}"),
+    (E.ROLL_BACK, "Roll back", "danger", "Roll back {what}?", "Every device that was told goes back to the version it served before: {reach}. A rollback cannot be cancelled; to try again, create a new rollout."),
+)  # fmt: skip
+
+
+def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> RolloutPage:
+    rollout = facts.rollout
+    stages = stages_of(rollout)
+    gates = gate_cards(facts.verdicts, rollout.stage, now)
+    counts: dict[tuple[int | None, str], int] = {}
+    for one in facts.jobs:
+        key = (one.job.stage, one.job.state)
+        counts[key] = counts.get(key, 0) + 1
+    return RolloutPage(
+        id=rollout.id,
+        model=rollout.model,
+        version=rollout.version,
+        state=state_badge(rollout.state),
+        state_name=rollout.state,
+        reason=rollout.reason,
+        lead=_lead(rollout, len(stages), now),
+        stages=tuple(_stage(rollout, stage, index, facts.jobs, now) for index, stage in enumerate(stages)),
+        actions=tuple(_actions(rollout, stages, facts.jobs, can_operate)),
+        gates=gates,
+        gates_note="" if gates else _no_gates(rollout.state),
+        jobs=tuple(_job_row(one) for one in facts.jobs),
+        jobs_text=progress_text(counts),
+        timeline=tuple(timeline(facts, now)),
+        plan=tuple(_plan(rollout.plan)),
+    )
+
+
+def _lead(rollout: Rollout, stages: int, now: float) -> str:
+    created = rollout.created_ms / 1000
+    if rollout.finished_ms is not None:
+        return f"created by {rollout.created_by}, took {wording.duration(rollout.finished_ms / 1000 - created)}"
+    return f"stage {min(rollout.stage + 1, stages)} of {stages}, created by {rollout.created_by} {wording.ago(created, now)}"
+
+
+def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts], now: float) -> StageColumn:
+    mine = [one for one in jobs if one.job.stage == index]
+    updated = sum(one.job.state == "succeeded" for one in mine)
+    badge = stage_status(rollout.state, rollout.stage, index)
+    is_current = index == rollout.stage and rollout.state not in (S.DONE, S.ROLLED_BACK, S.CREATED)
+    soak = _soak(rollout, stage, now) if is_current else None
+    return StageColumn(
+        number=index + 1,
+        title=stage_title(stage),
+        status=badge,
+        is_current=is_current,
+        rule=_rule(stage),
+        devices=tuple(DeviceChip(one.job.device, status.job(one.job.state)) for one in mine[:CHIPS]),
+        more=max(len(mine) - CHIPS, 0),
+        counts=f"{updated} of {len(mine)} updated" if mine else "no further device",
+        soak=soak[0] if soak else None,
+        soak_text=soak[1] if soak else "",
+    )
+
+
+def _rule(stage: Stage) -> str:
+    soak = f"{wording.duration(stage.soak_s)} soak" if stage.soak_s else "no soak"
+    return f"{soak}, then approval" if stage.approval else f"{soak}, then on"
+
+
+def _soak(rollout: Rollout, stage: Stage, now: float) -> tuple[float, str] | None:
+    if rollout.state != S.SOAKING or not stage.soak_s:
+        return None
+    passed = now - rollout.progress.get("entered_ms", 0) / 1000
+    if passed >= stage.soak_s:
+        return 1.0, "soak over, waits for the gates"
+    return max(passed, 0.0) / stage.soak_s, f"{wording.duration(stage.soak_s - passed)} of soak left"
+
+
+def _actions(rollout: Rollout, stages: Sequence[Stage], jobs: Sequence[JobFacts], can_operate: bool) -> list[Action]:
+    """The buttons that can ever apply now. The transition table decides, so page and service cannot disagree."""
+    actions = []
+    for event, title, style, question, consequence in _ACTIONS:
+        allowed = _is_allowed(rollout.state, event)
+        if not allowed and event in (E.START, E.RESUME, E.APPROVE):
+            continue
+        if not allowed and rollout.state in (S.DONE, S.ROLLED_BACK):
+            continue
+        words = {
+            "what": f"{rollout.model} {rollout.version}",
+            "stage": rollout.stage + 1,
+            "next": _following(stages, rollout.stage),
+            "reach": wording.plural(_told(jobs), "device"),
+        }
+        why_not = "" if can_operate else "needs the role operator"
+        if not allowed:
+            why_not = f"not while it is {state_badge(rollout.state).text.lower()}"
+        actions.append(Action(event.value, title, style, why_not, question.format(**words), consequence.format(**words)))
+    return actions
+
+
+def _is_allowed(state: str, event: RolloutEvent) -> bool:
+    return state in RolloutState._value2member_map_ and (RolloutState(state), event) in TRANSITIONS
+
+
+def _told(jobs: Sequence[JobFacts]) -> int:
+    return sum(one.job.state in ("dispatched", "succeeded", "failed") for one in jobs)
+
+
+def _following(stages: Sequence[Stage], current: int) -> str:
+    if current + 1 >= len(stages):
+        return "This was the last stage: the rollout is done."
+    return f"Stage {current + 2} ({stage_title(stages[current + 1])}) begins at once."
+
+
+def _no_gates(state: str) -> str:
+    if state == S.CREATED:
+        return "The gates judge as soon as the first stage has begun."
+    return "No verdict yet: the gates judge once the first devices have reported."
+
+
+def _job_row(one: JobFacts) -> JobRow:
+    job = one.job
+    took = wording.duration((job.finished_ms - job.dispatched_ms) / 1000) if job.finished_ms and job.dispatched_ms else ""
+    speaks = one.now is not None and (one.now.rollout, one.now.attempt) == (job.rollout, job.attempt) and one.now.state != "idle"
+    return JobRow(
+        device=job.device,
+        stage=(job.stage or 0) + 1,
+        change=(one.previous or "nothing", one.artifact.version),
+        target=one.artifact.target,
+        state=status.job(job.state),
+        step=status.installed(one.now.state, one.now.outcome).text if speaks and one.now else "",
+        error_code=job.error_code,
+        error_detail=job.error_detail,
+        attempt=job.attempt,
+        took=took,
+    )
+
+
+def _plan(plan: Mapping[str, Any]) -> list[tuple[str, str]]:
+    labels = ", ".join(f"{key} = {value}" for key, value in sorted((plan.get("labels") or {}).items()))
+    where = [
+        labels,
+        plan.get("profile") and f"profile {plan['profile']}",
+        plan.get("current_version") and f"on {plan['current_version']}",
+    ]
+    gates = plan.get("gates") or {}
+    return [
+        ("Devices", "; ".join(part for part in where if part) or "the whole fleet"),
+        ("When a gate fails", "pause" if plan.get("on_failure") == "pause" else "roll back"),
+        ("At the same time", wording.plural(plan["concurrency"], "device") if plan.get("concurrency") else "a whole stage"),
+        ("Devices without an artifact", "are left out" if plan.get("skip_missing") else "refuse the plan"),
+        ("Rows before a gate judges", wording.count(gates["min_rows"]) if "min_rows" in gates else "default"),
+    ]
