@@ -6,15 +6,17 @@ next write replaces whatever an interrupted one left.
 """
 
 import errno
+import fcntl
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import DiskFullError
+from runtime.errors import ConfigError, DiskFullError
 
 TEMPORARY_SUFFIX = ".tmp"
+LOCK_FILE = "lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -75,6 +77,17 @@ def sync_directory(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+@contextmanager
+def held_alone(directory: Path) -> Iterator[None]:
+    """Be the only process that changes this state directory. Raises ConfigError when there is another."""
+    with (directory / LOCK_FILE).open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(f"{directory} is in use by a running daemon; stop it first") from error
+        yield
 
 
 @contextmanager

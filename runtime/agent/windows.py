@@ -12,39 +12,20 @@ import threading
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Protocol
 
 import msgspec
 
 from runtime.agent.outbox import Outbox
 from runtime.clock import Clock
-from runtime.contract.artifact import ArtifactRef, Manifest
-from runtime.contract.deployment import Role
 from runtime.contract.errors import TooLargeError
 from runtime.contract.telemetry import Window, write_window
 from runtime.contract.topics import Channel
 from runtime.errors import StoreError
+from runtime.serving.model import ServedModel
 
 log = logging.getLogger(__name__)
 
 _STATM = Path("/proc/self/statm")
-
-
-class Watch(Protocol):
-    """What is needed of a monitor: see `runtime.monitor.monitor`."""
-
-    edges: str
-
-    def take(self) -> msgspec.Struct: ...
-
-
-class Watched(Protocol):
-    """What is needed of a served model: see `runtime.serving.model`."""
-
-    manifest: Manifest
-    artifact: ArtifactRef
-    role: Role
-    monitor: Watch
 
 
 class Windows:
@@ -58,7 +39,7 @@ class Windows:
         clock: Clock,
         outbox: Outbox,
         state_dir: Path,
-        models: Callable[[], Iterable[Watched]],
+        models: Callable[[], Iterable[ServedModel]],
         window_s: Callable[[], int],
         wake: Callable[[], None],
         monotonic_s: Callable[[], float] = time.monotonic,
@@ -93,7 +74,7 @@ class Windows:
             self.close(served)
         self._clock.record()
 
-    def close(self, served: Watched) -> None:
+    def close(self, served: ServedModel) -> None:
         """End one model's window and queue it. A window that cannot be kept is lost, and its number shows the gap."""
         with self._lock:
             now = self._monotonic_s()

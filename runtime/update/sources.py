@@ -74,9 +74,6 @@ class Bundle:
     def close(self) -> None:
         self._zip.close()
 
-    def names(self) -> list[str]:
-        return self._zip.namelist()
-
     def document(self, path: str) -> Iterator[bytes]:
         try:
             with self._zip.open(path) as member:

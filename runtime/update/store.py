@@ -20,6 +20,8 @@ from runtime.contract.deployment import Desired
 from runtime.errors import StoreError
 from runtime.update.machine import Job
 
+STATE_FILE = "state.db"
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (model TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS floor (model TEXT PRIMARY KEY, version TEXT NOT NULL) STRICT;

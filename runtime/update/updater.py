@@ -92,9 +92,13 @@ class Updater:
         return wait_s
 
     def _run(self) -> None:
+        is_clean = False
         while not self._stopping:
             self._wake.clear()
             try:
+                if not is_clean:  # whatever an interrupted update left on the disk
+                    self._clean_up()
+                    is_clean = True
                 wait_s = self.once()
             except StoreError:
                 log.exception("updates pause: the device's own state cannot be read or written")

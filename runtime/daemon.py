@@ -1,0 +1,212 @@
+"""How do serving, updates and the line to the fleet become one process that never stops serving?
+
+Order of a start: count it, settle interrupted updates, open the active slots, serve; only then is anything loaded that
+serving does not need (TLS, the broker's client). Order of a stop: answer open requests, last windows, goodbye.
+"""
+
+import asyncio
+import logging
+import platform
+import secrets
+import signal
+import threading
+from collections import deque
+from collections.abc import Callable
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.clock import Clock
+from runtime.config import Config
+from runtime.contract.artifact import ArtifactRef
+from runtime.contract.deployment import DeviceProfile
+from runtime.errors import DaemonError
+from runtime.files import held_alone, make_directory
+from runtime.identity import read_identity
+from runtime.profile import detect_profile
+from runtime.serving.model import ServedModel
+from runtime.serving.repository import Repository
+from runtime.serving.server import serve
+from runtime.update.actions import Actions
+from runtime.update.boot import open_active, recover_jobs
+from runtime.update.delegate import delegate
+from runtime.update.machine import Job, Machine
+from runtime.update.slots import Slots
+from runtime.update.store import STATE_FILE, Store
+from runtime.update.updater import Updater, wanted_settings
+
+if TYPE_CHECKING:
+    from runtime.agent.agent import Agent
+
+log = logging.getLogger(__name__)
+
+STOP_S = 5.0
+_COUNTER_BITS, _RANDOM_BITS = 23, 40
+
+
+def run_daemon(config: Config, log_lines: deque[str]) -> bool:
+    """Serve until SIGTERM or SIGINT. Returns True when a restart was asked for.
+
+    Raises ConfigError when another daemon holds the state directory or the endpoint cannot be opened.
+    """
+    make_directory(config.state_dir)
+    with held_alone(config.state_dir):
+        return asyncio.run(Daemon(config, log_lines).run())
+
+
+class Live:
+    """The serving side as updates see it. replaced, begun: told which version left and which model began to serve anew."""
+
+    def __init__(self, repository: Repository) -> None:
+        self._repository = repository
+        self.replaced: Callable[[ServedModel], None] = lambda _served: None
+        self.begun: Callable[[str], None] = lambda _model: None
+
+    def open(self, directory: Path) -> ServedModel:
+        return self._repository.open(directory)
+
+    def switch(self, served: ServedModel) -> None:
+        previous = self._repository.switch(served)
+        if previous is not None:
+            self.replaced(previous)
+        self.begun(served.manifest.model)
+
+    def retire(self, model: str) -> None:
+        previous = self._repository.retire(model)
+        if previous is not None:
+            self.replaced(previous)
+
+    def artifact(self, model: str) -> ArtifactRef | None:
+        return self._repository.artifact(model)
+
+    def counts(self, model: str) -> tuple[int, int]:
+        return self._repository.counts(model)
+
+
+class Daemon:
+    """One device. Composes; decides nothing."""
+
+    def __init__(self, config: Config, log_lines: deque[str]) -> None:
+        self._config = config
+        self._log_lines = log_lines
+        self._store = Store(config.state_dir / STATE_FILE)
+        self._slots = Slots(config.state_dir)
+        self._clock = Clock(self._store)
+        self._repository = Repository()
+        self._live = Live(self._repository)
+        self._alarms: list[tuple[str, str, str]] = []
+        self._updater: Updater | None = None
+        self._agent: Agent | None = None
+        self._stop: Callable[[], object] = lambda: None
+        self._wants_restart = False
+
+    async def run(self) -> bool:
+        """From the count of this start to the orderly stop. Returns whether a restart was asked for."""
+        number, was_clean = self._store.begin_boot()
+        recover_jobs(self._store, self._slots, clean=was_clean)
+        open_active(self._store, self._slots, self._live, lambda *alarm: self._alarms.append(alarm))
+        stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
+        for signal_number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(signal_number, stopping.set)
+        server = await serve(self._repository, self._config.serving, self._config.limits)
+        log.info("start %d serves %s", number, ", ".join(self._slots.models()) or "nothing yet")
+        joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
+        joining.start()
+        await stopping.wait()
+        log.info("stopping")
+        await server.drain()
+        await asyncio.to_thread(self._wind_down, joining)
+        return self._wants_restart
+
+    def _join(self, boot: int) -> None:
+        """Everything that serving does not wait for: the updater, and the agent if this device belongs to a fleet."""
+        profile = detect_profile(self._config.profile)
+        self._updater = self._make_updater(profile)
+        try:
+            self._agent = self._make_agent(boot, profile, self._updater)
+        except DaemonError as error:
+            log.error("this device stays off the line: %s", error)
+        if self._agent is not None:
+            self._live.replaced = self._agent.windows.close
+            self._live.begun = self._agent.windows.begin
+            for model, code, detail in self._alarms:
+                self._agent.journal.note("slot", code, detail, model=model)
+            self._agent.start()
+        self._updater.start()
+
+    def _make_updater(self, profile: DeviceProfile) -> Updater:
+        actions = Actions(
+            state_dir=self._config.state_dir,
+            store=self._store,
+            slots=self._slots,
+            serving=self._live,
+            delegate=delegate,
+            profile=profile,
+            bounds=self._config.update,
+            settings=lambda: wanted_settings(self._store),
+        )
+        return Updater(
+            store=self._store,
+            slots=self._slots,
+            machine=Machine(actions.table(), self._store.save_job, self._on_step),
+            serving=self._live,
+            clock=self._clock,
+            changed=self._on_change,
+        )
+
+    def _make_agent(self, boot: int, profile: DeviceProfile, updater: Updater) -> "Agent | None":
+        identity = read_identity(self._config.state_dir)
+        if identity is None or not identity.is_enrolled:
+            log.info("this device belongs to no fleet; it serves what is installed on it")
+            return None
+        from runtime.agent.agent import Agent  # paho and ssl: 15 MB and 70 ms that serving does not need
+
+        return Agent(
+            config=self._config,
+            identity=identity,
+            boot=boot,
+            clock=self._clock,
+            store=self._store,
+            slots=self._slots,
+            profile=profile,
+            versions={"edgewright": version("edgewright"), "python": platform.python_version()},
+            delegate=delegate,
+            log_lines=self._log_lines,
+            models=self._repository.models,
+            held_back=lambda: updater.held_back,
+            applied=updater.wake,
+            restart=self._restart,
+        )
+
+    def _on_step(self, job: Job) -> None:
+        log.info("update of %s to %s: %s %s", job.model, job.artifact.version, job.state, job.error_code)
+        if self._agent is not None:
+            self._agent.note_step(job)
+
+    def _on_change(self) -> None:
+        if self._agent is not None:
+            self._agent.report()
+
+    def _restart(self) -> None:
+        self._wants_restart = True
+        self._stop()
+
+    def _wind_down(self, joining: threading.Thread) -> None:
+        joining.join()
+        if self._updater is not None:
+            self._updater.stop(STOP_S)
+        if self._agent is not None:
+            self._agent.stop()
+        self._repository.close()
+        self._store.end_boot()
+        self._store.close()
+
+
+def boot_id(number: int) -> int:
+    """The name of one start: its number on this device above 40 random bits.
+
+    Unique even when state.db is lost, rising while it is not, and within the signed 64 bits of a database column.
+    """
+    return (number % (1 << _COUNTER_BITS)) << _RANDOM_BITS | secrets.randbits(_RANDOM_BITS)
