@@ -20,7 +20,7 @@ def points(target: TargetResult, max_drop: float) -> list[str]:
 
 def baseline(target: TargetResult) -> VariantResult | None:
     """The float model the others are compared with: the one measured at exactly its own speed, else the first float one."""
-    floats = [variant for variant in target.variants if variant.precision in ("f32", "float32", "fp32")]
+    floats = [variant for variant in target.variants if variant.precision == "float32"]
     same = [variant for variant in floats if variant.latency and variant.latency.ratio == 1.0]
     return next(iter(same or floats), None)
 
