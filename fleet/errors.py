@@ -28,7 +28,9 @@ FleetError                      fleet.error
 │   ├── EnrolmentError          enrolment.refused          the one-time secret is unknown, used or expired
 │   └── NoCertificateError      auth.no_certificate        the device door wants a client certificate here
 ├── ForbiddenError              auth.forbidden             the role does not allow it
+│   ├── StaleFormError          auth.stale_form            a dashboard form that was not made for this session
 │   └── DeviceBarredError       device.barred              the certificate's device is not enrolled, or is revoked
+├── BusyError                   service.busy               a limit is reached: come back later
 ├── StoreError                  store.error                the database cannot be read or written
 │   └── StorageFullError        storage.full               no room for a blob; nothing half-written is left behind
 ├── SetupError                  setup.incomplete           the home is not initialised, or belongs to something else
@@ -157,8 +159,16 @@ class ForbiddenError(FleetError):
     code = "auth.forbidden"
 
 
+class StaleFormError(ForbiddenError):
+    code = "auth.stale_form"
+
+
 class DeviceBarredError(ForbiddenError):
     code = "device.barred"
+
+
+class BusyError(FleetError):
+    code = "service.busy"
 
 
 class StoreError(FleetError):

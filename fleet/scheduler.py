@@ -6,7 +6,6 @@ that was killed goes on where it was. A scheduler that starts takes a new epoch;
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from fleet.config import SchedulerSection
 from fleet.domain.jobs import Job
 from fleet.domain.rollout import Action, Amend, Dispatch, Progress, Record, RolloutState, SendBack, step
 from fleet.errors import RaceError
+from fleet.periodic import Periodic
 from fleet.store.alerts import AlertRepository, new_alert
 from fleet.store.database import Database
 from fleet.store.evidence import EvidenceReader
@@ -51,20 +51,25 @@ class Scheduler:
         self._on_wanted = on_wanted
         self._reader = EvidenceReader()
         self._epoch = 0
-        self._task: asyncio.Task[None] | None = None
+        self._periodic = Periodic("scheduler", self.run_once, settings.step_ms)
 
     async def start(self) -> None:
         """Take charge and begin stepping. Raises StoreError."""
         await asyncio.to_thread(self.take_charge)
-        self._task = asyncio.create_task(self._run(), name="scheduler")
+        self._periodic.start()
 
     async def stop(self) -> None:
         """Let a step under way finish, then stop."""
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
-            self._task = None
+        await self._periodic.stop()
+
+    def wake(self) -> None:
+        """Say that reports came in, from any thread."""
+        self._periodic.wake()
+
+    @property
+    def failure(self) -> str:
+        """Why the newest look failed, "" when it did not."""
+        return self._periodic.failure
 
     def take_charge(self) -> None:
         with self._database.write() as session:
@@ -82,22 +87,6 @@ class Scheduler:
                 log.info("rollout %s: %s", rollout, error)
             except Exception:  # the edge of the worker: one bad rollout must not stop the rest
                 log.exception("rollout %s holds: its step failed", rollout)
-
-    async def _run(self) -> None:
-        while True:
-            work = asyncio.create_task(asyncio.to_thread(self._run_guarded))
-            try:
-                await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await work  # a thread cannot be cancelled; leaving it behind would let it write after stop
-                raise
-            await asyncio.sleep(self._settings.step_ms / 1000)
-
-    def _run_guarded(self) -> None:
-        try:
-            self.run_once()
-        except Exception:  # the edge of the worker: the database may come back
-            log.exception("scheduler step failed")
 
     def _step(self, rollout: str) -> None:
         now_ms = self._now_ms()

@@ -1,8 +1,8 @@
 """What do the parts of the service share, and how is it opened from a home folder?"""
 
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 
 from fleet.blobs import LocalBlobs
 from fleet.changes import Changes
@@ -20,6 +20,14 @@ ADMIN_TOKEN = "admin.token"
 """Written last by `fleet init`, so that its presence says the home is complete."""
 
 
+@dataclass(frozen=True)
+class Hooks:
+    """What the running parts tell the rest. on_revoked: awaited after a device was barred; states: "ok" or what fails."""
+
+    on_revoked: list[Callable[[], Awaitable[None]]] = field(default_factory=list)
+    states: dict[str, Callable[[], str]] = field(default_factory=dict)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Services:
     """One open home. now_ms: Unix milliseconds."""
@@ -32,6 +40,7 @@ class Services:
     authority: Authority
     control: RolloutControl
     now_ms: Callable[[], int]
+    hooks: Hooks = field(default_factory=Hooks)
 
     def close(self) -> None:
         self.changes.close()

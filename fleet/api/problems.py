@@ -24,6 +24,7 @@ STATUS: dict[type[Exception], int] = {
     errors.ConflictError: 409,
     errors.CredentialError: 401,
     errors.ForbiddenError: 403,
+    errors.BusyError: 503,
     errors.StoreError: 503,
     errors.StorageFullError: 507,
     errors.SetupError: 503,

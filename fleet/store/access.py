@@ -6,7 +6,7 @@ from typing import Any, Literal
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from fleet.errors import ConflictError
+from fleet.errors import ConflictError, UnknownError
 from fleet.store.tables import ApiToken, Audit
 
 Role = Literal["viewer", "operator", "admin"]
@@ -42,6 +42,14 @@ class AccessRepository:
         held.token_sha256, held.role, held.created_ms, held.revoked_ms = token_sha256, role, now_ms, None
         self._session.flush()
         return held
+
+    def revoke_token(self, name: str, now_ms: int) -> None:
+        """Raises UnknownError; revoking twice keeps the first time."""
+        held = self._session.scalar(select(ApiToken).where(ApiToken.name == name))
+        if held is None:
+            raise UnknownError(f"there is no token named {name!r}")
+        held.revoked_ms = held.revoked_ms or now_ms
+        self._session.flush()
 
     def record(self, actor: str, role: str, action: str, object: str, *, detail: dict[str, Any], now_ms: int) -> None:
         """Write into the audit log, in the transaction of the change itself."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import msgspec
-from sqlalchemy import select, update
+from sqlalchemy import select, tuple_, update
 from sqlalchemy.orm import Session
 
 from fleet.domain.gates import Verdict
@@ -35,10 +35,13 @@ class RolloutRepository:
     def by_key(self, idempotency_key: str) -> Rollout | None:
         return self._session.scalar(select(Rollout).where(Rollout.idempotency_key == idempotency_key))
 
-    def page(self, before_ms: int | None, limit: int) -> Sequence[Rollout]:
-        """Rollouts from the newest on, created before a moment."""
-        statement = select(Rollout).order_by(Rollout.created_ms.desc(), Rollout.id).limit(limit)
-        return self._session.scalars(statement if before_ms is None else statement.where(Rollout.created_ms < before_ms)).all()
+    def page(self, after: str | None, limit: int) -> Sequence[Rollout]:
+        """Rollouts from the newest on, behind the one with the id `after`. Raises UnknownRolloutError."""
+        statement = select(Rollout).order_by(Rollout.created_ms.desc(), Rollout.id.desc()).limit(limit)
+        if after is not None:
+            last = self.get(after)
+            statement = statement.where(tuple_(Rollout.created_ms, Rollout.id) < (last.created_ms, last.id))
+        return self._session.scalars(statement).all()
 
     def active(self) -> Sequence[Rollout]:
         """Rollouts the scheduler must look at, oldest first."""

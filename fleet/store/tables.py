@@ -9,9 +9,7 @@ from typing import Any
 
 from sqlalchemy import JSON, BigInteger, ForeignKey, Index, Integer, LargeBinary, MetaData, String, Text, UniqueConstraint
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
-from sqlalchemy.types import TypeDecorator
 
 Id = BigInteger().with_variant(Integer, "sqlite")
 """SQLite auto-increments INTEGER keys only; elsewhere telemetry outgrows 32 bits."""
@@ -20,19 +18,6 @@ NAME = String(40)
 """A model, device or target id (`runtime.contract.artifact.Name`)."""
 VERSION = String(64)
 DIGEST = String(64)
-
-
-class Unsigned64(TypeDecorator[int]):
-    """An unsigned 64-bit integer in a signed column, as two's complement: for identity, not for arithmetic in SQL."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def process_bind_param(self, value: int | None, dialect: Dialect) -> int | None:
-        return value - 2**64 if value is not None and value >= 2**63 else value
-
-    def process_result_value(self, value: int | None, dialect: Dialect) -> int | None:
-        return value + 2**64 if value is not None and value < 0 else value
 
 
 class Base(DeclarativeBase):
@@ -106,8 +91,8 @@ class Twin(Base):
     published_generation: Mapped[int] = mapped_column(BigInteger, default=0)
     settings: Mapped[dict[str, int]] = mapped_column(Json, default=dict)
     reported: Mapped[bytes | None] = mapped_column(LargeBinary)
-    reported_boot: Mapped[int | None] = mapped_column(Unsigned64)
-    reported_seq: Mapped[int | None] = mapped_column(Unsigned64)
+    reported_boot: Mapped[int | None] = mapped_column(BigInteger)
+    reported_seq: Mapped[int | None] = mapped_column(BigInteger)
     reported_ms: Mapped[int | None] = mapped_column(BigInteger)
     applied_generation: Mapped[int] = mapped_column(BigInteger, default=0)
     profile: Mapped[dict[str, Any] | None] = mapped_column(Json)
@@ -223,8 +208,8 @@ class Window(Base):
     )
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     device: Mapped[str] = mapped_column(ForeignKey("device.id"))
-    boot: Mapped[int] = mapped_column(Unsigned64)
-    seq: Mapped[int] = mapped_column(Unsigned64)
+    boot: Mapped[int] = mapped_column(BigInteger)
+    seq: Mapped[int] = mapped_column(BigInteger)
     model: Mapped[str] = mapped_column(NAME)
     version: Mapped[str] = mapped_column(VERSION)
     target: Mapped[str] = mapped_column(NAME)
@@ -250,8 +235,8 @@ class Event(Base):
     id: Mapped[int] = mapped_column(Id, primary_key=True)
     source: Mapped[str] = mapped_column(String(8), default="device")
     device: Mapped[str | None] = mapped_column(NAME)
-    boot: Mapped[int | None] = mapped_column(Unsigned64)
-    seq: Mapped[int | None] = mapped_column(Unsigned64)
+    boot: Mapped[int | None] = mapped_column(BigInteger)
+    seq: Mapped[int | None] = mapped_column(BigInteger)
     at_ms: Mapped[int] = mapped_column(BigInteger)
     received_ms: Mapped[int] = mapped_column(BigInteger)
     kind: Mapped[str] = mapped_column(String(80))

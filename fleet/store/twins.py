@@ -113,7 +113,7 @@ class TwinRepository:
             return False
         twin.reported, twin.reported_boot, twin.reported_seq = received.raw, report.boot, report.seq
         twin.reported_ms = now_ms
-        twin.applied_generation = min(report.applied_generation, 2**63 - 1)
+        twin.applied_generation = report.applied_generation
         twin.profile = msgspec.to_builtins(report.profile)
         twin.versions = dict(report.versions)
         twin.clock_synced = report.clock_synced
