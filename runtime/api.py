@@ -43,6 +43,7 @@ class Runtime:
         """
         served = self._repository.acquire(model or self._only_model())
         try:
+            served.check(inputs)
             return served.infer(inputs)
         finally:
             served.release()

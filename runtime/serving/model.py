@@ -13,8 +13,11 @@ from runtime.contract.deployment import Role
 from runtime.errors import InferenceError, RequestError
 from runtime.monitor.monitor import Monitor
 
-# Weight of the newest inference in the running cost: one slow call in a busy moment does not move a model to the pool.
+# The running cost moves a sixteenth of the way to each new one, and takes none for more than double: a device's pauses (a
+# call that took a hundred times its usual while something else ran) must not move a quick model to the pool.
 _COST_WEIGHT = 16
+_COST_GROWTH = 2
+_COST_STEP_NS = 1000
 _WARM_UP_RUNS = 5
 _WARM_UP_NS = 50_000_000
 UNKNOWN_COST_NS = 1_000_000_000
@@ -35,6 +38,7 @@ class ServedModel:
         self.role = role
         self._model = model
         self._expected = [_Expected(spec) for spec in manifest.inputs]
+        self._first = manifest.inputs[0].name
         self._running = threading.Lock()
         self._users_lock = threading.Lock()
         self._users = 0
@@ -65,11 +69,10 @@ class ServedModel:
             self._model.close()
 
     def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Run once and watch it. The caller holds the model by `acquire`.
+        """Run once and watch it. inputs: have passed `check`. The caller holds the model by `acquire`.
 
-        Raises RequestError for tensors that do not fit the manifest, InferenceError when the engine fails.
+        Raises InferenceError when the engine fails.
         """
-        self.check(inputs)
         try:
             with self._running:
                 started = time.perf_counter_ns()
@@ -79,7 +82,8 @@ class ServedModel:
             self.monitor.observe_error()
             raise
         self.monitor.observe(inputs, outputs, taken)
-        self._cost_ns += (taken // self.rows(inputs) - self._cost_ns) // _COST_WEIGHT
+        cost = self._cost_ns
+        self._cost_ns += (min(taken // self.rows(inputs), _COST_GROWTH * cost + _COST_STEP_NS) - cost) // _COST_WEIGHT
         return outputs
 
     def check(self, inputs: Tensors) -> None:
@@ -92,7 +96,7 @@ class ServedModel:
 
     def rows(self, inputs: Tensors) -> int:
         """Examples in a checked request."""
-        shape = inputs[self._expected[0].name].shape
+        shape = inputs[self._first].shape
         return shape[0] if shape else 1
 
     def expected_ns(self, rows: int) -> int:
