@@ -26,13 +26,17 @@ class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class ModelSection(Section, frozen=True):
-    """network: "FILE:callable" beside the recipe, "package.module:callable", "torchvision:NAME" or "onnx:FILE"."""
+    """network: "FILE:callable" beside the recipe, "package.module:callable", "torchvision:NAME" or "onnx:FILE".
+
+    scores: what a classifier's outputs are; it is declared, because values alone cannot tell.
+    """
 
     name: Name
     version: ReleaseVersion
     network: Annotated[str, Meta(pattern=r"^[^:]+:.+$")]
     options: dict[str, Any] = {}
     output_kind: OutputKind = "classification"
+    scores: Literal["logits", "probabilities"] = "logits"
     licence: str = ""
     description: str = ""
     rollback_floor: ReleaseVersion = "0.0.0"
@@ -79,9 +83,13 @@ class CompressSection(Section, frozen=True):
 
 
 class TargetSection(Section, frozen=True):
-    """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference."""
+    """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference.
+
+    engines: only these of the profile's, such as when one of them lacks an operator; empty: all.
+    """
 
     profile: Name
+    engines: tuple[Literal["onnxruntime", "openvino"], ...] = ()
     max_latency_ms: Annotated[float, Meta(gt=0)] | None = None
 
 

@@ -18,15 +18,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 MODEL_FILE = "model.onnx"
-TOOLS = ("onnxruntime", "onnx")
 _CALIBRATION_BATCH = 32
 
 
-def variant_name(weight_bits: int) -> str:
-    return "onnxruntime-int8" if weight_bits == 8 else f"onnxruntime-int8-{weight_bits}bit"
-
-
-def quantize(model: Stored[FloatModel], data: Stored[SteeringData], rows: int, weight_bits: int, work: Path) -> Variant:
+def quantize(
+    model: Stored[FloatModel], data: Stored[SteeringData], *, name: str, rows: int, weight_bits: int, work: Path
+) -> Variant:
     """Write the quantized model. rows: how many training examples set the ranges of activations. Raises StageError."""
     from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -49,7 +46,7 @@ def quantize(model: Stored[FloatModel], data: Stored[SteeringData], rows: int, w
         root.setLevel(level)
     prepared.unlink()
     return Variant(
-        name=variant_name(weight_bits), engine="onnxruntime", precision="int8", model_file=MODEL_FILE, files=(MODEL_FILE,),
+        name=name, engine="onnxruntime", precision="int8", model_file=MODEL_FILE, files=(MODEL_FILE,),
         size_bytes=(work / MODEL_FILE).stat().st_size, inputs=source.inputs, outputs=source.outputs,
     )  # fmt: skip
 

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 MODEL_FILE = "model.onnx"
 VARIANT = "onnxruntime-float32"
-TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime")
 _EXAMPLE_ROWS = 2
 """A batch of one would be taken for a fixed size; two leave the batch free."""
 _DATATYPES: dict[str, Datatype] = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}

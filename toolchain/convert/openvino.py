@@ -9,7 +9,6 @@ from toolchain.pipeline.stage import Stored
 MODEL_FILE = "model.xml"
 WEIGHTS_FILE = "model.bin"
 VARIANT = "openvino-float32"
-TOOLS = ("openvino",)
 
 
 def convert(model: Stored[FloatModel], work: Path) -> Variant:

@@ -11,8 +11,6 @@ from toolchain.pipeline.stage import Stored
 from toolchain.recipe import ModelSection
 from toolchain.train.network import KEY, ONNX
 
-TOOLS = ("onnx", "onnxruntime")
-
 
 def onnx_file(model: ModelSection, folder: Path) -> Path:
     """The file a recipe starts from. Raises RecipeError when it is not there, or options are given that nothing reads."""

@@ -19,7 +19,6 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
     """A variant before the judge. latency is None where nothing was measured that counts for the target; unlike says why."""
 
     name: str
-    precision: str
     checked: CheckedModel
     latency: LatencyResult | None
     unlike: str = ""

@@ -115,8 +115,8 @@ class Trainer:
 
     def _is_better(self, new: EpochResult, best: EpochResult) -> bool:
         """By the metric; by the loss where the metric is equal, as it often is on a few hundred examples."""
-        gain = self._metric.drop(new.metric, best.metric)
-        return gain < 0 or (gain == 0 and new.validation_loss < best.validation_loss)
+        drop = self._metric.drop(best.metric, new.metric)
+        return drop < 0 or (drop == 0 and new.validation_loss < best.validation_loss)
 
     def _text(self, epoch: EpochResult) -> str:
         return f"loss {epoch.train_loss:.4f}, validation {self._metric.name} {epoch.metric:.4f}"

@@ -1,0 +1,116 @@
+"""How does one `toolchain build` run from recipe file to output folder, report and tracking, and what does it hand back?
+
+Nothing under OUT changes before every stage has succeeded; each artifact directory is replaced whole.
+"""
+
+import datetime
+import hashlib
+import platform
+import time
+from pathlib import Path
+
+from toolchain.errors import UsageError
+from toolchain.files import files_below, install_folder, sha256_file
+from toolchain.pipeline.build import Build, Finished, Outcome, Settings
+from toolchain.pipeline.cache import StageCache
+from toolchain.pipeline.progress import Progress
+from toolchain.pipeline.record import BuildResult, DataSummary, TargetResult
+from toolchain.pipeline.stage import Runner
+from toolchain.recipe import load_recipe
+from toolchain.targets import this_host
+
+REPORT_NAME = "report.html"
+
+
+def run_build(
+    path: Path,
+    progress: Progress,
+    *,
+    cache: StageCache,
+    changes: tuple[str, ...] = (),
+    out: Path | None = None,
+    settings: Settings | None = None,
+) -> BuildResult:
+    """Build a recipe file. changes: `key=value` over the recipe; out: default is `out` beside it. Raises BuildError and others."""
+    started, started_at = time.monotonic(), datetime.datetime.now(datetime.UTC)
+    path = path.absolute()
+    recipe = load_recipe(path, changes)
+    host = this_host()
+    runner = Runner(cache, progress, project=hashlib.sha256(f"{path}\0{recipe.model.name}".encode()).hexdigest())
+    try:
+        outcome = Build(recipe, path.parent, settings or Settings(), runner, host).run()
+    finally:
+        cache.hashes.save()
+    release = (out or path.parent / "out") / recipe.model.name / recipe.model.version
+    installed = _install(outcome, release)
+    result = BuildResult(
+        build=outcome.build,
+        recipe=recipe,
+        recipe_path=str(path),
+        started_at=started_at.isoformat(timespec="seconds"),
+        seconds=round(time.monotonic() - started, 3),
+        stages=tuple(runner.runs),
+        data=_data(outcome),
+        training=outcome.trained.training if outcome.trained else None,
+        targets=tuple(_target(item, release) for item in outcome.targets),
+        environment={"python": platform.python_version(), **dict(sorted(runner.environment.items()))},
+        host=host.describe(),
+        out=str(release),
+        notes=outcome.notes,
+    )
+    if result.ran or installed or not (release / REPORT_NAME).exists():
+        _publish_figures(result, release)
+    return result
+
+
+def _install(outcome: Outcome, release: Path) -> bool:
+    """Bring every package to the output folder; returns whether anything there had to change."""
+    changed = False
+    for item in outcome.targets:
+        final = release / item.tried.target.profile
+        if _digests(final) != _digests(item.package.folder):
+            try:
+                install_folder(item.package.folder, final)
+            except OSError as error:
+                raise UsageError(f"--out {final}: cannot be written: {error.strerror}") from error
+            changed = True
+    return changed
+
+
+def _digests(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_file(path) for path in files_below(folder)} if folder.is_dir() else {}
+
+
+def _publish_figures(result: BuildResult, release: Path) -> None:
+    from toolchain.report import write_report
+    from toolchain.tracking import track
+
+    write_report(result, release / REPORT_NAME)
+    track(result)
+
+
+def _data(outcome: Outcome) -> DataSummary:
+    splits = outcome.splits
+    steering = splits.steering
+    sizes = {"train": steering.train.rows, "validation": steering.validation.rows, "test": splits.held_out.test.rows}
+    return DataSummary(
+        fingerprint=splits.fingerprint, sizes=sizes, inputs=steering.inputs, classes=steering.classes,
+        class_counts=splits.class_counts, notes=splits.notes,
+    )  # fmt: skip
+
+
+def _target(item: Finished, release: Path) -> TargetResult:
+    tried = item.tried
+    return TargetResult(
+        target=tried.target.profile,
+        profile=tried.target.profile,
+        measured=tried.measured,
+        max_latency_ms=tried.target.max_latency_ms,
+        chosen=tried.choice.value.chosen,
+        reason=tried.choice.value.reason,
+        variants=tried.results(),
+        metrics=item.tested.metrics,
+        confusion=item.tested.confusion,
+        manifest_sha256=item.package.value.manifest_sha256,
+        path=str(release / tried.target.profile),
+    )
