@@ -95,8 +95,9 @@ class Publisher:
     async def stop(self) -> None:
         self._stopping.set()
         self._wake.set()
-        await asyncio.to_thread(self._thread.join)
-        await asyncio.to_thread(disconnect, self._client)
+        if self._thread.ident is not None:
+            await asyncio.to_thread(self._thread.join)
+            await asyncio.to_thread(disconnect, self._client)
 
     def wake(self) -> None:
         """Say that a twin changed, from any thread."""

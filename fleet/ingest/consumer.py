@@ -80,8 +80,9 @@ class Consumer:
     def stop(self) -> None:
         """Finish the batch at hand and leave; the rest was not acknowledged and stays with the broker. Blocks."""
         self._stopping.set()
-        self._worker.join()
-        disconnect(self._client)
+        if self._worker.ident is not None:
+            self._worker.join()
+            disconnect(self._client)
 
     def _work(self) -> None:
         while not self._stopping.is_set():
