@@ -14,9 +14,16 @@ import typer.main
 COMMANDS = {
     "build": "Compile a recipe into measured artifacts and a report.",
     "cache": "Show or shrink the stage cache.",
+    "init": "Start a new project: recipe, model module, README.",
+    "inspect": "Show what is in artifacts and what they were made from.",
+    "compare": "Show what changed between two versions.",
+    "bench": "Measure artifacts on this machine, beside one another.",
+    "doctor": "Say what this host can train, convert and run, and why not.",
     "keys": "Make, show and rotate signing keys; authorize a fleet's service.",
     "publish": "Sign a built release and bring it to a fleet.",
     "bundle": "Write a published release as one file for devices without a network.",
+    "promote": "Let a registry alias name a release.",
+    "config": "Show the toolchain's settings and where each came from.",
 }
 """Name of the command -> its line in `toolchain --help`. A dash in the name is an underscore in the module's."""
 

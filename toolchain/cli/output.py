@@ -22,8 +22,8 @@ def emit_json(value: Any) -> None:
 
 
 def emit_table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns as wide as their widest cell; the last one runs on."""
-    lines = [list(head), *([str(cell) for cell in row] for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    """Columns as wide as their widest cell; the last one runs on. A head of empty names is left out."""
+    lines = [*([list(head)] if any(head) else []), *([str(cell) for cell in row] for row in rows)]
+    widths = [max((len(line[column]) for line in lines), default=0) for column in range(len(head))]
     for line in lines:
         emit("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip())
