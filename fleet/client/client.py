@@ -136,6 +136,12 @@ class Client:
         """Start, pause, resume, roll back or approve. Sent once: whether to repeat it is the caller's decision."""
         return self._post(f"/rollouts/{rollout}/{action}", {})
 
+    # access
+
+    def create_token(self, name: str, role: str, *, ttl_s: int | None = None) -> Document:
+        """An API token for a person or a program: {name, role, token, expires_ms}. The token is shown this once."""
+        return self._post("/tokens", {"name": name, "role": role, "ttl_s": ttl_s})
+
     # watching
 
     def alerts(self) -> Iterator[Document]:
