@@ -110,6 +110,11 @@ class Broker:
             self._process.send_signal(signal.SIGHUP)
 
     @property
+    def is_running(self) -> bool:
+        """Whether our mosquitto runs; an external broker is for its owner to know."""
+        return not self.is_supervised or self.pid is not None
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process is not None and self._process.returncode is None else None
 

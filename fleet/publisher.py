@@ -85,6 +85,7 @@ class Publisher:
         self._answered: dict[int, bool] = {}
         self._unsealable: set[tuple[str, int]] = set()
         self._is_held_back = False
+        self._failure = ""
         self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
 
     async def start(self) -> None:
@@ -103,13 +104,20 @@ class Publisher:
         """Say that a twin changed, from any thread."""
         self._wake.set()
 
+    @property
+    def state(self) -> str:
+        """ "ok", or what keeps desired states from going out."""
+        return self._failure or ("ok" if self._client.is_connected() else "not connected to the broker")
+
     def _run(self) -> None:
         while not self._stopping.is_set():
             self._wake.wait(POLL_S)
             self._wake.clear()
             try:
                 self._round()
-            except Exception:  # the edge of this worker: desired states must go out again once the cause is gone
+                self._failure = ""
+            except Exception as error:  # the edge of this worker: desired states must go out again once the cause is gone
+                self._failure = str(error) or type(error).__name__
                 log.exception("publishing failed; next attempt in %.0f s", RETRY_S)
                 self._stopping.wait(RETRY_S)
 
