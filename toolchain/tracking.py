@@ -8,6 +8,7 @@ digests: no pickle is written or read.
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,6 +33,8 @@ PREFIX = "edgewright."
 PARAMETER_LIMIT = 6000
 """MLflow's own limit on a parameter's text; longer values are cut, and stand whole in report.json."""
 
+_UNNAMEABLE = re.compile(r"[^\w\-. :/]", re.ASCII)
+"""What MLflow allows in no name of a parameter or metric."""
 DIGEST_LIMIT = 32
 """MLflow takes at most 36 characters as a dataset's digest; the whole fingerprint is a tag of the run."""
 
@@ -146,7 +149,7 @@ def _log_numbers(client: "MlflowClient", run_id: str, result: BuildResult) -> No
     client.log_batch(
         run_id,
         metrics=_metrics(result),
-        params=[Param(name, value[:PARAMETER_LIMIT]) for name, value in parameters.items()],
+        params=[Param(_nameable(name), value[:PARAMETER_LIMIT]) for name, value in parameters.items()],
     )
     source = result.recipe.data.source
     sizes = json.dumps(result.data.sizes, sort_keys=True)
@@ -159,14 +162,19 @@ def _metrics(result: BuildResult) -> "list[Metric]":
     from mlflow.entities import Metric
 
     now = int(time.time() * 1000)
-    found = [Metric("build_seconds", result.seconds, now, 0)]
-    found += [Metric(f"stage_seconds/{stage.name}", stage.seconds, now, 0) for stage in result.stages if stage.ran]
+    figures = {"build_seconds": result.seconds}
+    figures |= {f"stage_seconds/{stage.name}": stage.seconds for stage in result.stages if stage.ran}
+    for target in result.targets:
+        figures |= {f"{target.target}/{name}": value for name, value in _figures(target).items()}
+    found = [Metric(_nameable(name), value, now, 0) for name, value in figures.items()]
     for epoch in result.training.history if result.training else ():
         values = {"train_loss": epoch.train_loss, "validation_loss": epoch.validation_loss, "validation_metric": epoch.metric}
         found += [Metric(name, value, now, epoch.epoch) for name, value in values.items()]
-    for target in result.targets:
-        found += [Metric(f"{target.target}/{name}", value, now, 0) for name, value in _figures(target).items()]
     return found
+
+
+def _nameable(name: str) -> str:
+    return _UNNAMEABLE.sub("_", name)
 
 
 def _figures(target: TargetResult) -> dict[str, float]:

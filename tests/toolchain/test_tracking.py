@@ -93,6 +93,12 @@ def test_a_release_nobody_built_cannot_be_promoted() -> None:
         tracking.promote("nobody", "1.0.0", "champion")
 
 
+def test_names_mlflow_refuses_are_spelt_so_that_it_takes_them(client: Any) -> None:
+    stage = msgspec.structs.replace(result().stages[1], name="quantize, 7-bit (weights)")
+    ids = tracking.track(release("names", stages=(stage,)))
+    assert client.get_run(ids["run"]).data.metrics["stage_seconds/quantize_ 7-bit _weights_"] == stage.seconds
+
+
 def test_tracking_can_be_turned_off(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EDGEWRIGHT_TRACKING", "off")
     assert tracking.track(result()) == {}
