@@ -8,7 +8,7 @@ one module of the service that reads the environment.
 import difflib
 import os
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,6 +19,10 @@ from fleet.errors import ConfigError
 
 CONFIG_NAME = "fleet.toml"
 ENVIRONMENT_PREFIX = "EDGEWRIGHT_FLEET_"
+
+URL_VARIABLE = "EDGEWRIGHT_FLEET"
+TOKEN_VARIABLE = "EDGEWRIGHT_TOKEN_FILE"
+"""The same names as the toolchain's: one setting serves `toolchain publish` and `fleet rollout`."""
 
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Seconds = Annotated[int, Meta(ge=1)]
@@ -111,7 +115,9 @@ class Config(Section, frozen=True):
 
     @property
     def api_url(self) -> str:
-        return f"http://{self.api.host}:{self.api.port}"
+        """Where a program on this machine reaches the API."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.api.host, self.api.host)
+        return f"http://[{host}]:{self.api.port}" if ":" in host else f"http://{host}:{self.api.port}"
 
 
 class Setting(msgspec.Struct, frozen=True):
@@ -162,6 +168,19 @@ def load(
 def default_home(environment: Mapping[str, str]) -> Path:
     given = environment.get(f"{ENVIRONMENT_PREFIX}HOME")
     return Path(given) if given else Path.home() / ".local" / "share" / "edgewright" / "fleet"
+
+
+def find_credentials(
+    config: Callable[[], Config], url: str | None, token_file: Path | None, environment: Mapping[str, str] | None = None
+) -> tuple[str, Path]:
+    """Where a command reaches the service, and the file with its token: flags, then environment, then the local home.
+
+    config: read only when the flags and the environment leave something open.
+    """
+    environment = os.environ if environment is None else environment
+    address = url or environment.get(URL_VARIABLE)
+    file = str(token_file or "") or environment.get(TOKEN_VARIABLE)
+    return address or config().api_url, Path(file) if file else config().home / "admin.token"
 
 
 def _read_toml(file: Path, required: bool) -> dict[str, Any]:
