@@ -85,12 +85,14 @@ def plot(
     span: tuple[float, float],
     label_x: Callable[[float], str],
     label_y: Callable[[float], str],
+    tick_x: Callable[[float], str] | None = None,
+    tick_y: Callable[[float], str] | None = None,
     marks: Sequence[tuple[float, str, str]] = (),
     floor_top: float = 0.0,
 ) -> Plot:
     """A chart of several series over the same span of x, from zero up to a round maximum.
 
-    floor_top: the axis reaches at least this far, so that noise around zero is not blown up to full height.
+    tick_x, tick_y: how to write round positions, where that may be shorter than a value. floor_top: the axis reaches at least this far, so that noise around zero is not blown up to full height.
     """
     start, end = span
     width_x = max(end - start, 1e-9)
@@ -112,8 +114,8 @@ def plot(
         width=PLOT_WIDTH,
         height=PLOT_HEIGHT,
         lines=tuple(lines),
-        x_ticks=tuple(label_x(start + width_x * part / X_PARTS) for part in range(X_PARTS + 1)),
-        y_ticks=tuple(label_y(value) for value in reversed(ticks)),
+        x_ticks=tuple((tick_x or label_x)(start + width_x * part / X_PARTS) for part in range(X_PARTS + 1)),
+        y_ticks=tuple((tick_y or label_y)(value) for value in reversed(ticks)),
         grid=tuple(PLOT_HEIGHT * (1 - value / top) for value in reversed(ticks)),
         marks=tuple(Mark((x - start) / width_x * PLOT_WIDTH, text, tone) for x, text, tone in marks if start <= x <= end),
         readout=_readout(series, start, width_x, label_x, label_y),

@@ -15,8 +15,8 @@ from runtime.contract.telemetry import Window
 
 SPANS_S = {"15m": 900, "1h": 3_600, "6h": 21_600, "24h": 86_400, "7d": 604_800}
 """What a reader may ask a device page to cover."""
-DEFAULT_WINDOWS = 90
-"""Unasked, the shortest span that shows so many windows."""
+DEFAULT_WINDOWS = 120
+"""Unasked, the longest span that the newest so many windows fill."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def windows_since(session: Session, device: str, since_ms: int) -> list[WindowFa
 
 
 def fitting_span(session: Session, device: str, now_ms: int) -> str:
-    """The shortest span that holds the device's last DEFAULT_WINDOWS windows, or all it has."""
+    """The longest span that the device's newest DEFAULT_WINDOWS windows fill; the shortest while there are too few."""
     newest = (
         select(tables.Window.at_ms)
         .where(tables.Window.device == device)
@@ -66,7 +66,8 @@ def fitting_span(session: Session, device: str, now_ms: int) -> str:
     )
     oldest = session.scalar(select(func.min(newest.subquery().c.at_ms)))
     age_s = 0 if oldest is None else (now_ms - oldest) / 1000
-    return next((name for name, span_s in SPANS_S.items() if age_s <= span_s), "7d")
+    filled = [name for name, span_s in SPANS_S.items() if span_s <= age_s]
+    return filled[-1] if filled else next(iter(SPANS_S))
 
 
 def facts_of(row: tables.Window) -> WindowFacts:

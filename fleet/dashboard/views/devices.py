@@ -9,6 +9,7 @@ from fleet.dashboard.reading.windows import SPANS_S, WindowFacts
 from fleet.dashboard.views import status, wording
 from fleet.dashboard.views.alerts import AlertCard, alert_card
 from fleet.dashboard.views.drift import DriftSummary, drift_summary
+from fleet.dashboard.views.events import describe
 from fleet.dashboard.views.overview import health_of
 from fleet.dashboard.views.series import window_charts
 from fleet.dashboard.views.status import Badge
@@ -108,7 +109,6 @@ def device_page(facts: DevicePageFacts, now: float) -> DevicePage:
     device, twin = facts.device, facts.twin
     by_model = _by_model(facts.windows)
     told = {(job.rollout, job.attempt) for job, _, _ in facts.jobs}
-    end = now
     start = now - SPANS_S[facts.span]
     return DevicePage(
         id=device.id,
@@ -120,7 +120,7 @@ def device_page(facts: DevicePageFacts, now: float) -> DevicePage:
         alerts=tuple(alert_card(row, now) for row in facts.alerts),
         updates=tuple(_update(job, rollout, artifact, facts.events, now) for job, rollout, artifact in facts.jobs),
         other_events=tuple(log_line(event) for event in reversed(facts.events) if (event.rollout, event.attempt) not in told),
-        charts=tuple(ModelCharts(model, tuple(window_charts(rows, start=start, end=end))) for model, rows in by_model.items()),
+        charts=tuple(ModelCharts(model, tuple(window_charts(rows, start=start, end=now))) for model, rows in by_model.items()),
         spans=tuple(
             SpanLink(title, f"/devices/{device.id}?span={name}", name == facts.span) for name, title in SPAN_TITLES.items()
         ),
@@ -133,17 +133,8 @@ def device_page(facts: DevicePageFacts, now: float) -> DevicePage:
 def log_line(event: Event) -> LogLine:
     """One event as a line. A code other than "" says that something went wrong."""
     at = event.at_ms / 1000
-    title = event.kind.replace("_", " ").replace(".", " ").capitalize()
-    return LogLine(wording.hour(at), wording.clock(at), title, event.detail, event.code, _event_tone(event))
-
-
-def _event_tone(event: Event) -> str:
-    if event.code:
-        return "bad"
-    last = event.kind.rpartition(".")[2]
-    if last in ("committed", "succeeded", "reported", "done"):
-        return "ok"
-    return "busy" if event.rollout else "idle"
+    words = describe(event)
+    return LogLine(wording.hour(at), wording.clock(at), words.title, words.detail, event.code, words.tone)
 
 
 def _by_model(windows: Sequence[WindowFacts]) -> dict[str, list[WindowFacts]]:
@@ -194,7 +185,7 @@ def _generations(twin: Twin | None) -> str:
 
 
 def _serving(row: Installed, wanted: Artifact | None, windows: Sequence[WindowFacts], now: float) -> ServingCard:
-    health, rate, errors, latency = health_of([window for window in windows if window.sha256 == row.sha256])
+    health, rate, errors, latency = health_of([window for window in windows if window.sha256 == row.sha256], now)
     pending = wanted is not None and wanted.sha256 != row.sha256
     return ServingCard(
         model=row.model,

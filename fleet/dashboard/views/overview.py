@@ -18,6 +18,11 @@ from runtime.monitor.cells import latency_quantile
 
 HEALTH_WINDOWS = 5
 """A device's health speaks of its last five windows: recent, yet not one odd minute."""
+SILENT_WINDOWS = 3
+GRACE_S = 30
+"""Figures older than three windows and the time to deliver one say nothing about now."""
+BAD_ERROR_SHARE = 0.01
+"""The share at which the gates' default limit would stop a rollout."""
 SERIES_TONES = 5
 FILTER_TITLES = {
     "": "All",
@@ -137,24 +142,32 @@ def version_bars(versions: Sequence[tuple[str, str, int]]) -> tuple[VersionBar, 
     return tuple(bars)
 
 
-def health_of(windows: Sequence[WindowFacts]) -> tuple[Badge, str, str, str]:
+def health_of(windows: Sequence[WindowFacts], now: float) -> tuple[Badge, str, str, str]:
     """Badge, request rate, error share and median latency of a device's last windows."""
     recent = list(windows)[-HEALTH_WINDOWS:]
+    if recent and now - (recent[-1].start_s + recent[-1].duration_s) > SILENT_WINDOWS * recent[-1].duration_s + GRACE_S:
+        note = f"last window {wording.ago(recent[-1].start_s + recent[-1].duration_s, now)}"
+        return Badge("Silent", "idle", note), wording.MISSING, wording.MISSING, wording.MISSING
     requests = sum(window.requests for window in recent)
     errors = sum(window.errors for window in recent)
     seconds = sum(window.duration_s for window in recent)
     if not recent or not seconds:
         return Badge("No windows", "idle"), wording.MISSING, wording.MISSING, wording.MISSING
     share = errors / requests if requests else None
-    badge = (
-        Badge("Idle", "idle", "no requests") if share is None else Badge("Errors", "bad") if errors else Badge("Healthy", "ok")
-    )
     return (
-        badge,
+        _health_badge(share),
         f"{wording.significant(requests / seconds)}/s",
         wording.percent(share, 2),
         wording.latency(latency_quantile(merged_latency(recent), 0.5)),
     )
+
+
+def _health_badge(error_share: float | None) -> Badge:
+    if error_share is None:
+        return Badge("Idle", "idle", "no requests")
+    if error_share >= BAD_ERROR_SHARE:
+        return Badge("Failing", "bad", f"{wording.percent(error_share)} of requests fail")
+    return Badge("Some errors", "warn") if error_share else Badge("Healthy", "ok")
 
 
 def drift_badge(rows: Sequence[Drift]) -> Badge:
@@ -212,7 +225,7 @@ def _online_note(total: int, online: int) -> str:
 
 def _device_row(facts: DeviceFacts, now: float) -> DeviceRow:
     windows = max(facts.windows.values(), key=lambda rows: rows[-1].start_s if rows else 0.0, default=[])
-    health, rate, errors, latency = health_of(windows)
+    health, rate, errors, latency = health_of(windows, now)
     twin = facts.twin
     online = bool(twin and twin.online)
     seen = max((twin.presence_ms or 0, twin.reported_ms or 0), default=0) / 1000 if twin else 0.0

@@ -73,6 +73,7 @@ class RolloutPage:
     state: Badge
     state_name: str
     reason: str
+    stopped: bool
     lead: str
     stages: tuple[StageColumn, ...]
     actions: tuple[Action, ...]
@@ -111,14 +112,15 @@ def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> R
         state=state_badge(rollout.state),
         state_name=rollout.state,
         reason=rollout.reason,
+        stopped=rollout.state in (S.PAUSED, S.ROLLING_BACK, S.ROLLED_BACK),
         lead=_lead(rollout, len(stages), now),
         stages=tuple(_stage(rollout, stage, index, facts.jobs, now) for index, stage in enumerate(stages)),
         actions=tuple(_actions(rollout, stages, facts.jobs, can_operate)),
         gates=gates,
         gates_note="" if gates else _no_gates(rollout.state),
-        jobs=tuple(_job_row(one) for one in facts.jobs),
+        jobs=tuple(_job_row(rollout, one) for one in facts.jobs),
         jobs_text=progress_text(counts),
-        timeline=tuple(timeline(facts, now)),
+        timeline=tuple(timeline(facts)),
         plan=tuple(_plan(rollout.plan)),
     )
 
@@ -142,7 +144,7 @@ def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts],
         status=badge,
         is_current=is_current,
         rule=_rule(stage),
-        devices=tuple(DeviceChip(one.job.device, status.job(one.job.state)) for one in mine[:CHIPS]),
+        devices=tuple(DeviceChip(one.job.device, _job_state(rollout, one)) for one in mine[:CHIPS]),
         more=max(len(mine) - CHIPS, 0),
         counts=f"{updated} of {len(mine)} updated" if mine else "no further device",
         soak=soak[0] if soak else None,
@@ -206,7 +208,7 @@ def _no_gates(state: str) -> str:
     return "No verdict yet: the gates judge once the first devices have reported."
 
 
-def _job_row(one: JobFacts) -> JobRow:
+def _job_row(rollout: Rollout, one: JobFacts) -> JobRow:
     job = one.job
     took = wording.duration((job.finished_ms - job.dispatched_ms) / 1000) if job.finished_ms and job.dispatched_ms else ""
     speaks = one.now is not None and (one.now.rollout, one.now.attempt) == (job.rollout, job.attempt) and one.now.state != "idle"
@@ -215,13 +217,18 @@ def _job_row(one: JobFacts) -> JobRow:
         stage=(job.stage or 0) + 1,
         change=(one.previous or "nothing", one.artifact.version),
         target=one.artifact.target,
-        state=status.job(job.state),
+        state=_job_state(rollout, one),
         step=status.installed(one.now.state, one.now.outcome).text if speaks and one.now else "",
         error_code=job.error_code,
         error_detail=job.error_detail,
         attempt=job.attempt,
         took=took,
     )
+
+
+def _job_state(rollout: Rollout, one: JobFacts) -> Badge:
+    is_over = rollout.state in (S.ROLLING_BACK, S.ROLLED_BACK)
+    return status.NEVER_TOLD if is_over and one.job.state == "pending" else status.job(one.job.state)
 
 
 def _plan(plan: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -13,8 +13,11 @@ BUCKETS = 120
 """Samples per chart at most: about one per five pixels at desk width."""
 GAP_WINDOWS = 2.5
 """A pause longer than so many windows is drawn as a gap, since the device said nothing meanwhile."""
+DAY_S = 86_400
+CPU = "cpu_ms"
+"""A resource that counts up from the start of the process; a chart shows how fast."""
 UNITS: tuple[tuple[str, Callable[[float], str], float], ...] = (
-    ("_bytes", wording.size, 1.0),
+    ("_bytes", lambda value: f"{wording.significant(value)} MiB", 2.0**-20),
     ("_ns", wording.latency, 1.0),
     ("_ms", wording.latency, 1e6),
     ("_millicelsius", lambda value: f"{value:.0f} °C", 1e-3),
@@ -26,12 +29,13 @@ UNITS: tuple[tuple[str, Callable[[float], str], float], ...] = (
 
 
 class Bucket:
-    """Windows that share one sample of a chart; `at` is the middle of what they cover."""
+    """Windows that share one sample of a chart; `at` is the middle of what they cover. previous: the bucket's before."""
 
-    def __init__(self, windows: Sequence[WindowFacts]) -> None:
+    def __init__(self, windows: Sequence[WindowFacts], previous: Sequence[WindowFacts]) -> None:
         first, last = windows[0], windows[-1]
         self.at = (first.start_s + last.start_s + last.duration_s) / 2
         self.windows = windows
+        self.previous = previous
         self.seconds = sum(window.duration_s for window in windows)
         self.requests = sum(window.requests for window in windows)
         self.errors = sum(window.errors for window in windows)
@@ -44,8 +48,17 @@ def window_charts(windows: Sequence[WindowFacts], *, start: float, end: float) -
     marks = version_marks(windows)
 
     def chart(title: str, label_y: Callable[[float], str], *series: charts.Series, floor_top: float = 0.0) -> charts.Plot:
-        label_x = wording.hour if end - start <= 86_400 else wording.day_hour
-        return charts.plot(title, series, span=(start, end), label_x=label_x, label_y=label_y, marks=marks, floor_top=floor_top)
+        return charts.plot(
+            title,
+            series,
+            span=(start, end),
+            label_x=wording.hour if end - start <= DAY_S else wording.day_hour,
+            label_y=label_y,
+            tick_x=wording.hour_minute if end - start <= DAY_S else wording.day_hour,
+            tick_y=lambda value: wording.without_zeros(label_y(value)),
+            marks=marks,
+            floor_top=floor_top,
+        )
 
     def points(value: Callable[[Bucket], float | None]) -> list[tuple[float, float | None]]:
         return _with_gaps(buckets, value)
@@ -82,7 +95,8 @@ def bucketed(windows: Sequence[WindowFacts], start: float, end: float) -> list[B
     groups: dict[int, list[WindowFacts]] = {}
     for window in windows:
         groups.setdefault(int((window.start_s - start) // width), []).append(window)
-    return [Bucket(group) for _, group in sorted(groups.items())]
+    ordered = [group for _, group in sorted(groups.items())]
+    return [Bucket(group, previous) for previous, group in zip([[], *ordered], ordered, strict=False)]
 
 
 def version_marks(windows: Sequence[WindowFacts]) -> list[tuple[float, str, str]]:
@@ -109,10 +123,21 @@ def _resource_charts(
     chart: Callable[..., charts.Plot],
     points: Callable[[Callable[[Bucket], float | None]], list[tuple[float, float | None]]],
 ) -> list[charts.Plot]:
+    names = sorted({name for bucket in buckets for window in bucket.windows for name in window.message.resources})
     plots = []
-    for name in sorted({name for bucket in buckets for window in bucket.windows for name in window.message.resources}):
-        title, write, factor = resource_words(name)
-        plots.append(chart(title, write, charts.Series("mean", "series-2", points(partial(_mean, name, factor)))))
+    if CPU in names:
+        plots.append(
+            chart(
+                "CPU",
+                lambda value: f"{value:.0f} %",
+                charts.Series("of one core", "series-2", points(_cpu_percent)),
+                floor_top=10.0,
+            )
+        )
+    for name in names:
+        if name != CPU:
+            title, write, factor = resource_words(name)
+            plots.append(chart(title, write, charts.Series("mean", "series-2", points(partial(_mean, name, factor)))))
     return plots
 
 
@@ -127,3 +152,16 @@ def resource_words(name: str) -> tuple[str, Callable[[float], str], float]:
 def _mean(name: str, factor: float, bucket: Bucket) -> float | None:
     samples = [window.message.resources[name] for window in bucket.windows if name in window.message.resources]
     return factor * sum(samples) / len(samples) if samples else None
+
+
+def _cpu_percent(bucket: Bucket) -> float | None:
+    """CPU time per wall time between a bucket's first and last window of its newest boot; None with fewer than two."""
+    boot = bucket.windows[-1].message.boot
+    samples = [
+        (window.start_s + window.duration_s, window.message.resources[CPU])
+        for window in (*bucket.previous[-1:], *bucket.windows)
+        if window.message.boot == boot and CPU in window.message.resources
+    ]
+    if len(samples) < 2 or samples[-1][0] <= samples[0][0]:
+        return None
+    return max(0.1 * (samples[-1][1] - samples[0][1]) / (samples[-1][0] - samples[0][0]), 0.0)

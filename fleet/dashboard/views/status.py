@@ -47,6 +47,7 @@ _JOBS: dict[str, Badge] = {
     "return_failed": Badge("Cannot go back", "bad"),
     "withdrawn": Badge("Withdrawn", "idle", "revoked, or claimed by a later rollout"),
 }
+NEVER_TOLD = Badge("Not told", "idle", "the rollout ended before its stage")
 _VERDICTS: dict[str, Badge] = {"pass": Badge("Pass", "ok"), "hold": Badge("Hold", "warn"), "fail": Badge("Fail", "bad")}
 _ALERTS: dict[str, Badge] = {
     "critical": Badge("Critical", "bad"),

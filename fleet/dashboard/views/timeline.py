@@ -1,62 +1,124 @@
-"""What happened in a rollout, newest first: people's decisions, gate decisions that changed, and the devices' own steps."""
+"""What happened in a rollout, newest first: people's decisions, turns of the rollout, failed gates, and the devices' updates.
 
-from dataclasses import dataclass
+A device reports every step of its update; here only begin, end and trouble count, and devices that did the same within
+MERGE_S share a line, so that a stage of five hundred devices does not bury the decisions.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from fleet.dashboard.reading.rollouts import RolloutPageFacts
 from fleet.dashboard.views import status, wording
+from fleet.dashboard.views.events import describe
+from fleet.dashboard.views.rollouts import state_badge
 from fleet.store.tables import Audit, Event, Verdict
 
 ENTRIES = 120
+MERGE_S = 30
+NAMED = 8
+_DECISIONS = {
+    "rollout.create": "Created",
+    "rollout.start": "Started",
+    "rollout.pause": "Paused",
+    "rollout.resume": "Resumed",
+    "rollout.approve": "Approved",
+    "rollout.rollback": "Rollback ordered",
+}
 
 
 @dataclass(frozen=True)
 class TimelineEntry:
-    at: str
-    at_full: str
+    """One line; devices that did the same share it."""
+
+    at_s: float
     tone: str
     title: str
-    detail: str
-    code: str
-    device: str
-    source: str
+    detail: str = ""
+    code: str = ""
+    devices: tuple[str, ...] = ()
+
+    @property
+    def at(self) -> str:
+        return wording.hour(self.at_s)
+
+    @property
+    def at_full(self) -> str:
+        return wording.clock(self.at_s)
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        return self.devices[:NAMED]
+
+    @property
+    def more(self) -> int:
+        return max(len(self.devices) - NAMED, 0)
 
 
-def timeline(facts: RolloutPageFacts, now: float) -> list[TimelineEntry]:
-    moments = [(event.at_ms, _of_event(event)) for event in facts.events]
-    moments += [(entry.at_ms, _of_audit(entry)) for entry in facts.audit]
-    moments += [(verdict.at_ms, _of_verdict(verdict)) for verdict in _turning_points(facts.verdicts)]
-    moments.sort(key=lambda one: one[0])
-    return [entry for _, entry in reversed(moments[-ENTRIES:])]
+def timeline(facts: RolloutPageFacts) -> list[TimelineEntry]:
+    what = f"{facts.rollout.model} {facts.rollout.version}: "
+    entries = [_of_audit(entry) for entry in facts.audit]
+    entries += [_of_verdict(verdict) for verdict in _failures(facts.verdicts)]
+    entries += [_of_service(event, what) for event in facts.events if event.source != "device"]
+    entries += _merged(_of_devices(event for event in facts.events if event.source == "device"))
+    entries.sort(key=lambda entry: entry.at_s)
+    return list(reversed(entries[-ENTRIES:]))
 
 
-def _turning_points(verdicts: tuple[Verdict, ...]) -> list[Verdict]:
-    """Verdicts that decide otherwise than the one before them on the same gate; a hold at the start is no news."""
-    last: dict[tuple[int, str], str] = {}
-    turns = []
+def _failures(verdicts: Iterable[Verdict]) -> list[Verdict]:
+    """The first of each row of failing verdicts of a gate."""
+    last: dict[str, str] = {}
+    found = []
     for verdict in verdicts:
-        key = (verdict.stage, verdict.gate)
-        if last.get(key, "hold") != verdict.decision:
-            turns.append(verdict)
-        last[key] = verdict.decision
-    return turns
+        if verdict.decision == "fail" and last.get(verdict.gate) != "fail":
+            found.append(verdict)
+        last[verdict.gate] = verdict.decision
+    return found
 
 
-def _of_event(event: Event) -> TimelineEntry:
-    at = event.at_ms / 1000
-    title = event.kind.replace("_", " ").replace(".", " ").capitalize()
-    source = "device" if event.source == "device" else "service"
-    tone = "bad" if event.code else "idle" if source == "device" else "busy"
-    return TimelineEntry(wording.hour(at), wording.clock(at), tone, title, event.detail, event.code, event.device or "", source)
+def _of_devices(events: Iterable[Event]) -> list[TimelineEntry]:
+    """Begin, end and trouble. Once an update has failed, each later step repeats the code: only the first is told."""
+    told: set[tuple[str | None, int, str]] = set()
+    entries = []
+    for event in events:
+        words = describe(event)
+        key = (event.device, event.attempt, event.code)
+        if event.code:
+            if key in told:
+                continue
+            told.add(key)
+        elif not words.is_milestone:
+            continue
+        entries.append(
+            TimelineEntry(event.at_ms / 1000, words.tone, words.title, words.detail, event.code, (event.device or "",))
+        )
+    return entries
+
+
+def _merged(entries: list[TimelineEntry]) -> list[TimelineEntry]:
+    """Equal entries of several devices, close in time, as one."""
+    merged: list[TimelineEntry] = []
+    newest: dict[tuple[str, str, str], int] = {}
+    for entry in sorted(entries, key=lambda one: one.at_s):
+        key = (entry.title, entry.detail, entry.code)
+        place = newest.get(key)
+        if place is not None and entry.at_s - merged[place].at_s <= MERGE_S:
+            merged[place] = replace(merged[place], devices=(*merged[place].devices, *entry.devices))
+        else:
+            newest[key] = len(merged)
+            merged.append(entry)
+    return merged
+
+
+def _of_service(event: Event, what: str) -> TimelineEntry:
+    badge = state_badge(event.kind.removeprefix("rollout."))
+    return TimelineEntry(event.at_ms / 1000, badge.tone, badge.text, event.detail.removeprefix(what), event.code)
 
 
 def _of_audit(entry: Audit) -> TimelineEntry:
-    at = entry.at_ms / 1000
-    title = entry.action.replace("_", " ").replace(".", " ").capitalize()
-    return TimelineEntry(wording.hour(at), wording.clock(at), "busy", title, f"by {entry.actor} ({entry.role})", "", "", "person")
+    title = _DECISIONS.get(entry.action) or status.unknown(entry.action).text
+    return TimelineEntry(entry.at_ms / 1000, "idle", title, f"by {entry.actor}, {entry.role}")
 
 
 def _of_verdict(verdict: Verdict) -> TimelineEntry:
-    at = verdict.at_ms / 1000
-    badge = status.verdict(verdict.decision)
-    title = f"Gate {verdict.gate.replace('_', ' ')}: {badge.text.lower()}"
-    return TimelineEntry(wording.hour(at), wording.clock(at), badge.tone, title, verdict.reason, "", "", "gate")
+    title = f"Gate {verdict.gate.replace('_', ' ')} failed"
+    return TimelineEntry(verdict.at_ms / 1000, "bad", title, verdict.reason)

@@ -4,6 +4,7 @@ Every function takes plain values and an explicit `now`; none reads a clock. Mis
 column of figures never holds an empty cell that could be read as zero.
 """
 
+import re
 from datetime import UTC, datetime
 
 MISSING = "–"
@@ -47,6 +48,10 @@ def clock(moment: float | None) -> str:
 def hour(moment: float) -> str:
     """A Unix time as UTC hours, minutes and seconds, for logs and axes."""
     return datetime.fromtimestamp(moment, UTC).strftime("%H:%M:%S")
+
+
+def hour_minute(moment: float) -> str:
+    return datetime.fromtimestamp(moment, UTC).strftime("%H:%M")
 
 
 def day_hour(moment: float) -> str:
@@ -101,6 +106,11 @@ def significant(value: float, figures: int = 3) -> str:
         return f"{rounded:.1e}"
     whole = len(str(int(abs(rounded)))) if abs(rounded) >= 1 else 0
     return f"{rounded:.{figures - whole}f}"
+
+
+def without_zeros(text: str) -> str:
+    """A written figure without trailing zeros behind its point: "4.00/s" as "4/s"."""
+    return re.sub(r"(\d)(?:\.0+|(\.\d*?[1-9])0+)(?=\D|$)", r"\1\2", text)
 
 
 def short(digest: str, length: int = 10) -> str:

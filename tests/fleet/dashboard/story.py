@@ -50,7 +50,8 @@ STREAMS = ("brightness", "contrast", "sharpness", "entropy")
 WINDOW_S = 60
 ROWS = 240
 REFERENCE_LIMIT = 4 * 1024 * 1024
-STEPS = ("update.fetching", "update.verifying", "update.testing", "update.switching", "update.probation", "update.committing")
+STEPS = ("fetching", "verifying", "testing", "switching", "probation", "committing", "reporting", "idle")
+REFUSED_STEPS = ("fetching", "verifying", "testing", "reporting", "idle")
 OPERATOR = Actor("mara", "operator")
 
 
@@ -74,6 +75,7 @@ class Story:
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.services)
+        self.began_ms = self.clock.now_ms()
         self.random = np.random.default_rng(self.seed)
         self.scheduler = Scheduler(
             self.services.database, self.services.changes, self.services.now_ms, self.services.config.scheduler, lambda: None
@@ -165,23 +167,24 @@ class Story:
             errors=int(self.random.binomial(rows, mood.errors)),
             rows=rows,
             streams=tuple(
-                StreamCounts(cells=tuple(row[:CELLS].tolist()), missing=int(row[CELLS]), out_of_range=int(row[CELLS + 1])) for row in counts
+                StreamCounts(cells=tuple(row[:CELLS].tolist()), missing=int(row[CELLS]), out_of_range=int(row[CELLS + 1]))
+                for row in counts
             ),
             classes=tuple(self.random.multinomial(rows, shares).tolist()),
             confidence=tuple(confidence.tolist()),
             latency={int(cell): int(amount) for cell, amount in zip(cells, amounts, strict=True)},
             resources={
                 "rss_bytes": int(self.random.normal(71e6, 4e5)),
-                "cpu_permille": int(self.random.normal(42, 4)),
+                "cpu_ms": (self.clock.now_ms() - self.began_ms) * 42 // 1000 + int(self.random.normal(0, 40)),
             },
         )
 
     def _log(self, name: str, artifact: ArtifactRef, rollout: str, attempt: int, refused: bool) -> None:
         device = self.devices.played[name]
         events = []
-        for number, kind in enumerate(STEPS[:3] if refused else STEPS):
+        for number, step in enumerate(REFUSED_STEPS if refused else STEPS):
             device.seq += 1
-            failed = refused and number == 2
+            failed = refused and step in ("reporting", "idle")
             events.append(
                 Event(
                     device=name,
@@ -189,13 +192,13 @@ class Story:
                     seq=device.seq,
                     at_ms=self.clock.now_ms() - 9000 + 1400 * number,
                     clock_synced=True,
-                    kind=kind,
+                    kind="update",
                     code="update.self_test_failed" if failed else "",
                     model="digits",
                     artifact=artifact,
                     rollout=rollout,
                     attempt=attempt,
-                    detail="golden outputs differ by 0.31, tolerance 0.001" if failed else "",
+                    detail=f"{step}: golden outputs differ by 0.31, tolerance 0.001" if failed else step,
                 )
             )
         with self.services.database.write() as session:
@@ -232,7 +235,9 @@ def digits_manifest(version: str, accuracy: str, reference_sha256: str, size_byt
     metric = msgspec.structs.replace(plain.metrics[0], value=Decimal(accuracy), interval=(Decimal("0.9708"), Decimal("0.9965")))
     files = (*plain.files, FileEntry(name=REFERENCE_NAME, sha256=reference_sha256, size_bytes=size_bytes))
     limits = Limits(max_latency_ns=5_000_000, max_drop=Decimal("0.01"))
-    return read_manifest(write_json(msgspec.structs.replace(plain, metrics=(metric,), files=files, limits=limits, licence="Apache-2.0")))
+    return read_manifest(
+        write_json(msgspec.structs.replace(plain, metrics=(metric,), files=files, limits=limits, licence="Apache-2.0"))
+    )
 
 
 def digits_evidence(manifest_sha256: str) -> Evidence:
