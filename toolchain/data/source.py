@@ -27,10 +27,9 @@ from toolchain.data.trace import Recorder, Trace, recording
 from toolchain.errors import BuildError, DataError
 from toolchain.files import write_durably
 from toolchain.pipeline.cache import StageCache
-from toolchain.pipeline.stage import digest_of
+from toolchain.pipeline.stage import ABSENT, digest_of
 
 KEY = "data.source"
-ABSENT = "absent"
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):

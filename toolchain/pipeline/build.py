@@ -1,10 +1,10 @@
 """From a recipe to finished packages: the order of the stages, and what each of them may see."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from runtime.backends.base import get_backend
 from runtime.contract.artifact import Lineage
 from toolchain.benchmark.metrics import Metric, resolve_metrics
 from toolchain.data.code import meaning_digest
@@ -26,11 +26,14 @@ from toolchain.pipeline.products import (
     Variant,
 )
 from toolchain.pipeline.record import VariantResult
-from toolchain.pipeline.stage import Runner, Stored, digest_of
+from toolchain.pipeline.stage import ABSENT, Runner, Stored, digest_of, tool_version
 from toolchain.recipe import Recipe, TargetSection
 from toolchain.targets import Host, Profile, load_profile
 from toolchain.train.network import ONNX, NetworkSource
 from toolchain.train.stage import Training
+
+if TYPE_CHECKING:
+    from runtime.backends.base import Availability
 
 BASELINE = "onnxruntime-float32"
 """What every variant's latency is compared with: the float model in the engine that is always there."""
@@ -173,7 +176,9 @@ class Build:
         return names
 
     def _is_available(self, engine: str) -> bool:
-        availability = get_backend(engine).probe()
+        if tool_version(engine) != ABSENT:
+            return True
+        availability = _probe(engine)
         note = f"{engine} variants are left out: {availability.reason}"
         if not availability.ok and note not in self._notes:
             self._notes.append(note)
@@ -239,11 +244,10 @@ class Build:
         held_out = splits.part(splits.value.held_out, splits.value.held_out.digest)
         classes = splits.value.steering.classes
         tested = self.runner.execute(stages.test(tried.target.profile, tried.chosen, held_out, classes, self.metrics))
-        engine = tried.chosen.value.engine
         contents = Contents(
             recipe=self.recipe, target=tried.target, profile=tried.profile, splits=splits, model=model, variant=tried.chosen,
             tested=tested.value, choice=tried.choice.value, lineage=self._lineage(splits.value),
-            engine_version=get_backend(engine).probe().version,
+            engine_version=_engine_version(tried.chosen.value.engine),
         )  # fmt: skip
         host = self.host.describe() | (tried.latencies.conditions if tried.latencies else {})
         proof = Proof(
@@ -266,3 +270,15 @@ class Build:
             lock=digest_of(dict(sorted(self.runner.environment.items()))),
             seeds=(self.recipe.train.seed,) if self.recipe.train else (),
         )  # fmt: skip
+
+
+def _engine_version(engine: str) -> str:
+    version = tool_version(engine)
+    return version if version != ABSENT else _probe(engine).version
+
+
+def _probe(engine: str) -> "Availability":
+    """Ask the backend itself: the engine may be there under another distribution's name. Loads NumPy, hence the last resort."""
+    from runtime.backends.base import get_backend
+
+    return get_backend(engine).probe()

@@ -107,15 +107,21 @@ class StageCache:
     def last(self, project: str, stage: str) -> Record | None:
         """How this stage was made the last time in this project, if that can still be told."""
         try:
-            key = self._last_path(project, stage).read_text()
-            return msgspec.json.decode((self.root / "stages" / key / RECORD_NAME).read_bytes(), type=Record)
-        except (OSError, ValueError, msgspec.MsgspecError):
+            raw = (self.root / "stages" / self.last_key(project, stage) / RECORD_NAME).read_bytes()
+            return msgspec.json.decode(raw, type=Record)
+        except (OSError, msgspec.MsgspecError):
             return None
 
+    def last_key(self, project: str, stage: str) -> str:
+        """What `set_last` was told, or "absent"."""
+        try:
+            return self._last_path(project, stage).read_text(encoding="ascii")
+        except (OSError, UnicodeDecodeError):
+            return "absent"
+
     def set_last(self, project: str, stage: str, key: str) -> None:
-        path = self._last_path(project, stage)
-        if not path.exists() or path.read_text() != key:
-            write_durably(path, key.encode())
+        if self.last_key(project, stage) != key:
+            write_durably(self._last_path(project, stage), key.encode())
 
     def records(self) -> Iterator[Record]:
         """Every readable record, in no order that matters."""

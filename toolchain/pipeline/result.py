@@ -20,6 +20,8 @@ from toolchain.recipe import load_recipe
 from toolchain.targets import this_host
 
 REPORT_NAME = "report.html"
+TRACKED = "tracked"
+"""Under this name the cache remembers which build of a project was tracked last, so that none is left out or told twice."""
 
 
 def run_build(
@@ -59,7 +61,10 @@ def run_build(
         notes=outcome.notes,
     )
     if result.ran or installed or not (release / REPORT_NAME).exists():
-        _publish_figures(result, release)
+        _report(result, release)
+    if runner.cache.last_key(runner.project, TRACKED) != outcome.build:
+        _track(result)
+        runner.cache.set_last(runner.project, TRACKED, outcome.build)
     return result
 
 
@@ -81,12 +86,16 @@ def _digests(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): sha256_file(path) for path in files_below(folder)} if folder.is_dir() else {}
 
 
-def _publish_figures(result: BuildResult, release: Path) -> None:
-    from toolchain.report import write_report
+def _track(result: BuildResult) -> None:
     from toolchain.tracking import track
 
-    write_report(result, release / REPORT_NAME)
     track(result)
+
+
+def _report(result: BuildResult, release: Path) -> None:
+    from toolchain.report import write_report
+
+    write_report(result, release / REPORT_NAME)
 
 
 def _data(outcome: Outcome) -> DataSummary:

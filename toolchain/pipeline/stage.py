@@ -5,6 +5,7 @@ of the former, so equal keys mean equal results; the output's own digest is what
 the same result makes nobody else run.
 """
 
+import functools
 import hashlib
 import time
 from collections.abc import Callable, Mapping
@@ -25,6 +26,7 @@ T = TypeVar("T")
 P = TypeVar("P")
 
 VERSION = "version of "
+ABSENT = "absent"
 
 
 class Stored(msgspec.Struct, Generic[T], frozen=True):
@@ -164,12 +166,13 @@ def digest_of(value: Any) -> str:
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
 
 
+@functools.cache
 def tool_version(distribution: str) -> str:
-    """The installed version, or "absent": an engine that is installed later makes its stages run."""
+    """The installed version, or ABSENT: an engine that is installed later makes its stages run."""
     try:
         return version(distribution)
     except PackageNotFoundError:
-        return "absent"
+        return ABSENT
 
 
 def _short(value: Any) -> str:
