@@ -29,6 +29,9 @@ def run(arguments: argparse.Namespace) -> int:
         return _COMMANDS[arguments.command](arguments, config, origins)
     except KeyboardInterrupt:
         return EXIT_INTERRUPTED
+    except BrokenPipeError:  # the reader had seen enough
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115, PTH123  so that the interpreter's last flush has somewhere to go
+        return EXIT_DONE
     except (ConfigError, RequestError) as error:
         return _fail(error, EXIT_USAGE)
     except (EngineMissingError, EngineUnknownError) as error:

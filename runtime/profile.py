@@ -6,13 +6,12 @@ two together. Best first: an instruction set that makes int8 fast and exact come
 
 import os
 import platform
-from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
 from runtime.backends.base import backend_names, get_backend
-from runtime.config import ProfileSettings
+from runtime.config import MIB, ProfileSettings
 from runtime.contract.deployment import DeviceProfile
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -25,43 +24,45 @@ REPORTED_FLAGS = (
 
 
 class TargetProfile(msgspec.Struct, frozen=True):
-    """arch, and groups of CPU flags of which each needs at least one."""
+    """instruction_sets: groups of CPU flags; a device needs one of each. memory_bytes: the least a device has."""
 
     arch: str
-    any_of: tuple[tuple[str, ...], ...] = ()
-    engines: tuple[str, ...] = ()
+    memory_bytes: int
+    instruction_sets: tuple[tuple[str, ...], ...] = ()
 
 
 PROFILES: dict[str, TargetProfile] = {
-    "intel-cpu-vnni": TargetProfile("x86_64", (("avx512_vnni", "avx_vnni"),)),
-    "x86-64-cpu": TargetProfile("x86_64"),
-    "raspberry-pi-5": TargetProfile("aarch64", (("asimddp",),)),
-    "generic-arm64": TargetProfile("aarch64"),
+    "intel-cpu-vnni": TargetProfile("x86_64", 512 * MIB, (("avx512_vnni", "avx_vnni"),)),
+    "x86-64-cpu": TargetProfile("x86_64", 512 * MIB),
+    "raspberry-pi-5": TargetProfile("aarch64", 1024 * MIB, (("asimddp",),)),
+    "generic-arm64": TargetProfile("aarch64", 512 * MIB),
 }
+# Linux keeps a share of the fitted memory to itself, and boards reserve some for the GPU: the least a device must show.
+USABLE_SHARE = 0.8
 
 
 def detect_profile(settings: ProfileSettings) -> DeviceProfile:
     """What this device offers, as the fleet's planner needs it. Probes engines without loading them."""
     arch = ARCHITECTURES.get(platform.machine().lower(), platform.machine().lower())
     flags = cpu_flags(CPUINFO)
-    engines = installed_engines()
+    memory = settings.memory_bytes or memory_bytes()
     return DeviceProfile(
-        profiles=settings.names or fitting_profiles(arch, flags, engines),
+        profiles=settings.names or fitting_profiles(arch, flags, memory),
         arch=arch,
-        engines=engines,
+        engines=installed_engines(),
         instruction_sets=tuple(flag for flag in REPORTED_FLAGS if flag in flags),
-        memory_bytes=settings.memory_bytes or memory_bytes(),
+        memory_bytes=memory,
     )
 
 
-def fitting_profiles(arch: str, flags: frozenset[str], engines: Mapping[str, str]) -> tuple[str, ...]:
+def fitting_profiles(arch: str, flags: frozenset[str], memory_bytes: int) -> tuple[str, ...]:
     """Names of the target profiles that a device with these properties fits, best first."""
     return tuple(
         name
         for name, profile in PROFILES.items()
         if profile.arch == arch
-        and all(flags & set(group) for group in profile.any_of)
-        and (not profile.engines or set(profile.engines) & set(engines))
+        and all(flags & set(group) for group in profile.instruction_sets)
+        and memory_bytes >= USABLE_SHARE * profile.memory_bytes
     )
 
 

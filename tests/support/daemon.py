@@ -2,7 +2,6 @@
 
 import http.client
 import json
-import os
 import signal
 import sqlite3
 import subprocess
@@ -95,6 +94,6 @@ class DaemonProcess:
 
 def enrolled(state_dir: Path, door: Door, device: str) -> Path:
     """A state directory with an identity of its own, made by real enrolment."""
-    os.makedirs(state_dir, exist_ok=True)
+    state_dir.mkdir(parents=True, exist_ok=True)
     enroll(state_dir, read_token(door.token()), device)
     return state_dir
