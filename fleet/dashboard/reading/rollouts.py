@@ -6,7 +6,7 @@ from sqlalchemy import or_, select
 from sqlalchemy.orm import Session, aliased
 
 from fleet.errors import UnknownRolloutError
-from fleet.store.tables import Artifact, Audit, Event, Installed, Job, Rollout, Verdict
+from fleet.store.tables import Artifact, Audit, Event, Installed, Job, Rollout, Twin, Verdict
 
 TIMELINE_EVENTS = 300
 VERDICTS_KEPT = 400
@@ -15,12 +15,16 @@ VERDICTS_KEPT = 400
 
 @dataclass(frozen=True)
 class JobFacts:
-    """One device's part. previous: version it goes back to, None when it had none. now: what the device says of this model."""
+    """One device's part. previous: version it goes back to, None when it had none. now: what the device says of this model.
+
+    silent_ms: since when the device is not connected; None while it is.
+    """
 
     job: Job
     artifact: Artifact
     previous: str | None
     now: Installed | None
+    silent_ms: int | None
 
 
 @dataclass(frozen=True)
@@ -63,12 +67,16 @@ def _jobs(session: Session, rollout: Rollout) -> list[JobFacts]:
     """The newest attempt of every device."""
     previous = aliased(Artifact)
     query = (
-        select(Job, Artifact, previous.version, Installed)
+        select(Job, Artifact, previous.version, Installed, Twin.online, Twin.presence_ms)
         .join(Artifact, Artifact.id == Job.artifact_id)
         .outerjoin(previous, previous.id == Job.previous_artifact_id)
         .outerjoin(Installed, (Installed.device == Job.device) & (Installed.model == rollout.model))
+        .outerjoin(Twin, Twin.device == Job.device)
         .where(Job.rollout == rollout.id)
         .order_by(Job.position, Job.device, Job.attempt)
     )
-    newest = {job.device: JobFacts(job, artifact, version, now) for job, artifact, version, now in session.execute(query)}
+    newest = {
+        job.device: JobFacts(job, artifact, version, now, None if online else presence_ms or 0)
+        for job, artifact, version, now, online, presence_ms in session.execute(query)
+    }
     return list(newest.values())

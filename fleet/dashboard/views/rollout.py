@@ -1,5 +1,6 @@
 """The live page of one rollout."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -37,6 +38,7 @@ class StageColumn:
     counts: str
     soak: float | None
     soak_text: str
+    waits: str
 
 
 @dataclass(frozen=True)
@@ -97,14 +99,14 @@ _ACTIONS = (
 )  # fmt: skip
 
 
+_CANCEL = ("Cancel", "Cancel {what}?", "No device was told. The rollout ends here and cannot be started any more.")
+"""What rolling back means before the start."""
+
+
 def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> RolloutPage:
     rollout = facts.rollout
     stages = stages_of(rollout)
     gates = gate_cards(facts.verdicts, rollout.stage, now)
-    counts: dict[tuple[int | None, str], int] = {}
-    for one in facts.jobs:
-        key = (one.job.stage, one.job.state)
-        counts[key] = counts.get(key, 0) + 1
     return RolloutPage(
         id=rollout.id,
         model=rollout.model,
@@ -118,8 +120,8 @@ def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> R
         actions=tuple(_actions(rollout, stages, facts.jobs, can_operate)),
         gates=gates,
         gates_note="" if gates else _no_gates(rollout.state),
-        jobs=tuple(_job_row(rollout, one) for one in facts.jobs),
-        jobs_text=progress_text(counts),
+        jobs=tuple(_job_row(rollout, one, now) for one in facts.jobs),
+        jobs_text=progress_text(Counter((one.job.stage, one.job.state) for one in facts.jobs)),
         timeline=tuple(timeline(facts)),
         plan=tuple(_plan(rollout.plan)),
     )
@@ -134,7 +136,7 @@ def _lead(rollout: Rollout, stages: int, now: float) -> str:
 
 def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts], now: float) -> StageColumn:
     mine = [one for one in jobs if one.job.stage == index]
-    updated = sum(one.job.state == "succeeded" for one in mine)
+    states = Counter((one.job.stage, one.job.state) for one in mine)
     badge = stage_status(rollout.state, rollout.stage, index)
     is_current = index == rollout.stage and rollout.state not in (S.DONE, S.ROLLED_BACK, S.CREATED)
     soak = _soak(rollout, stage, now) if is_current else None
@@ -146,10 +148,33 @@ def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts],
         rule=_rule(stage),
         devices=tuple(DeviceChip(one.job.device, _job_state(rollout, one)) for one in mine[:CHIPS]),
         more=max(len(mine) - CHIPS, 0),
-        counts=f"{updated} of {len(mine)} updated" if mine else "no further device",
+        counts=progress_text(states) if mine else "no further device",
         soak=soak[0] if soak else None,
         soak_text=soak[1] if soak else "",
+        waits=_waits(rollout, mine, now) if is_current else "",
     )
+
+
+def _waits(rollout: Rollout, jobs: Sequence[JobFacts], now: float) -> str:
+    """Which devices the stage cannot go on without, though nobody hears from them."""
+    silent = [one for one in jobs if is_awaited(rollout, one) and one.silent_ms is not None]
+    if not silent:
+        return ""
+    rest = f" and {len(silent) - 1} more" if len(silent) > 1 else ""
+    return f"waits for {silent[0].job.device}{rest}: {_silence(silent[0], now)}"
+
+
+def is_awaited(rollout: Rollout, one: JobFacts) -> bool:
+    """Whether the rollout still expects something of this device."""
+    if one.job.state == "pending":
+        return rollout.state in (S.UPDATING, S.PAUSED)
+    return one.job.state in ("dispatched", "returning")
+
+
+def _silence(one: JobFacts, now: float) -> str:
+    if one.silent_ms is None:
+        return ""
+    return f"offline, last seen {wording.ago(one.silent_ms / 1000 or None, now)}"
 
 
 def _rule(stage: Stage) -> str:
@@ -181,6 +206,8 @@ def _actions(rollout: Rollout, stages: Sequence[Stage], jobs: Sequence[JobFacts]
             "next": _following(stages, rollout.stage),
             "reach": wording.plural(_told(jobs), "device"),
         }
+        if rollout.state == S.CREATED and event is E.ROLL_BACK:
+            title, question, consequence = _CANCEL
         why_not = "" if can_operate else "needs the role operator"
         if not allowed:
             why_not = f"not while it is {state_badge(rollout.state).text.lower()}"
@@ -208,7 +235,7 @@ def _no_gates(state: str) -> str:
     return "No verdict yet: the gates judge once the first devices have reported."
 
 
-def _job_row(rollout: Rollout, one: JobFacts) -> JobRow:
+def _job_row(rollout: Rollout, one: JobFacts, now: float) -> JobRow:
     job = one.job
     took = wording.duration((job.finished_ms - job.dispatched_ms) / 1000) if job.finished_ms and job.dispatched_ms else ""
     speaks = one.now is not None and (one.now.rollout, one.now.attempt) == (job.rollout, job.attempt) and one.now.state != "idle"
@@ -218,7 +245,8 @@ def _job_row(rollout: Rollout, one: JobFacts) -> JobRow:
         change=(one.previous or "nothing", one.artifact.version),
         target=one.artifact.target,
         state=_job_state(rollout, one),
-        step=status.installed(one.now.state, one.now.outcome).text if speaks and one.now else "",
+        step=(_silence(one, now) if is_awaited(rollout, one) else "")
+        or (status.installed(one.now.state, one.now.outcome).text if speaks and one.now else ""),
         error_code=job.error_code,
         error_detail=job.error_detail,
         attempt=job.attempt,

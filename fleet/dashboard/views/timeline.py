@@ -1,4 +1,4 @@
-"""What happened in a rollout, newest first: people's decisions, turns of the rollout, failed gates, and the devices' updates.
+"""What happened in a rollout, newest first: people's decisions, turns of the rollout with their reasons, and the devices' updates.
 
 A device reports every step of its update; here only begin, end and trouble count, and devices that did the same within
 MERGE_S share a line, so that a stage of five hundred devices does not bury the decisions.
@@ -11,7 +11,7 @@ from fleet.dashboard.reading.rollouts import RolloutPageFacts
 from fleet.dashboard.views import status, wording
 from fleet.dashboard.views.events import describe
 from fleet.dashboard.views.rollouts import state_badge
-from fleet.store.tables import Audit, Event, Verdict
+from fleet.store.tables import Audit, Event
 
 ENTRIES = 120
 MERGE_S = 30
@@ -57,22 +57,10 @@ class TimelineEntry:
 def timeline(facts: RolloutPageFacts) -> list[TimelineEntry]:
     what = f"{facts.rollout.model} {facts.rollout.version}: "
     entries = [_of_audit(entry) for entry in facts.audit]
-    entries += [_of_verdict(verdict) for verdict in _failures(facts.verdicts)]
     entries += [_of_service(event, what) for event in facts.events if event.source != "device"]
     entries += _merged(_of_devices(event for event in facts.events if event.source == "device"))
     entries.sort(key=lambda entry: entry.at_s)
     return list(reversed(entries[-ENTRIES:]))
-
-
-def _failures(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """The first of each row of failing verdicts of a gate."""
-    last: dict[str, str] = {}
-    found = []
-    for verdict in verdicts:
-        if verdict.decision == "fail" and last.get(verdict.gate) != "fail":
-            found.append(verdict)
-        last[verdict.gate] = verdict.decision
-    return found
 
 
 def _of_devices(events: Iterable[Event]) -> list[TimelineEntry]:
@@ -117,8 +105,3 @@ def _of_service(event: Event, what: str) -> TimelineEntry:
 def _of_audit(entry: Audit) -> TimelineEntry:
     title = _DECISIONS.get(entry.action) or status.unknown(entry.action).text
     return TimelineEntry(entry.at_ms / 1000, "idle", title, f"by {entry.actor}, {entry.role}")
-
-
-def _of_verdict(verdict: Verdict) -> TimelineEntry:
-    title = f"Gate {verdict.gate.replace('_', ' ')} failed"
-    return TimelineEntry(verdict.at_ms / 1000, "bad", title, verdict.reason)
