@@ -4,11 +4,12 @@ Parts start in the order of `_parts` and stop in reverse: what devices say is ta
 database outlives everyone who writes to it. One that cannot start ends the service with its own error.
 """
 
+import asyncio
 import contextlib
 import logging
+import signal
 import socket
-from collections.abc import AsyncIterator, Callable
-from types import FrameType
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Protocol
 
 import uvicorn
@@ -60,9 +61,15 @@ async def serve(config: Config, on_ready: Callable[[], None]) -> None:
                     access_log=False,
                     ws="none",
                     timeout_graceful_shutdown=GRACE_S,
-                ),
-                services.changes.close,
+                )
             )
+
+            def end() -> None:
+                services.changes.close()  # open event streams would keep the server waiting for its whole grace
+                server.should_exit = True
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, end)
             on_ready()
             await server.serve(sockets=[listener])
     finally:
@@ -98,12 +105,8 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 class _Server(uvicorn.Server):
-    """Ends the open event streams first: they would keep the server waiting for its whole grace."""
+    """uvicorn without its signal handling, which would end the process before the parts have stopped."""
 
-    def __init__(self, config: uvicorn.Config, on_exit: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._on_exit = on_exit
-
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        self._on_exit()
-        super().handle_exit(sig, frame)
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

@@ -44,11 +44,12 @@ class Database:
             session.commit()
 
     def migrate(self) -> None:
-        """Bring the tables to this version's form. Raises StoreError."""
+        """Bring the tables to this version's form, whole or not at all. Raises StoreError."""
         config = alembic.config.Config()
         config.set_main_option("script_location", str(MIGRATIONS))
         with _wrapped(), self.engine.connect() as connection:
-            config.attributes["connection"] = connection
+            # The lock at once: two services that start together must not both find an empty database.
+            config.attributes["connection"] = connection.execution_options(sqlite_begin="IMMEDIATE")
             alembic.command.upgrade(config, "head")
 
     def close(self) -> None:

@@ -9,6 +9,7 @@ context.configure(
     target_metadata=Base.metadata,
     render_as_batch=True,  # SQLite alters tables by copying them
     compare_type=True,
+    transactional_ddl=True,  # true of SQLite too, since `Database` begins its transactions itself
 )
 with context.begin_transaction():
     context.run_migrations()
