@@ -30,10 +30,10 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class RolloutFacts:
-    """jobs: how many per (stage, state); a stage of None has not begun."""
+    """jobs: devices per state of their job."""
 
     rollout: Rollout
-    jobs: dict[tuple[int | None, str], int]
+    jobs: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -93,14 +93,10 @@ def read_rollouts(session: Session, *, active: bool | None = None, limit: int = 
     if active is not None:
         query = query.where(Rollout.finished_ms.is_(None) if active else Rollout.finished_ms.is_not(None))
     rollouts = session.scalars(query).all()
-    jobs: dict[str, dict[tuple[int | None, str], int]] = {rollout.id: {} for rollout in rollouts}
-    grouped = (
-        select(Job.rollout, Job.stage, Job.state, func.count())
-        .where(Job.rollout.in_(jobs))
-        .group_by(Job.rollout, Job.stage, Job.state)
-    )
-    for rollout, stage, state, amount in session.execute(grouped):
-        jobs[rollout][(stage, state)] = amount
+    jobs: dict[str, dict[str, int]] = {rollout.id: {} for rollout in rollouts}
+    grouped = select(Job.rollout, Job.state, func.count()).where(Job.rollout.in_(jobs)).group_by(Job.rollout, Job.state)
+    for rollout, state, amount in session.execute(grouped):
+        jobs[rollout][state] = amount
     return [RolloutFacts(rollout, jobs[rollout.id]) for rollout in rollouts]
 
 

@@ -7,15 +7,16 @@ from typing import Any
 
 from fleet.dashboard.reading.rollouts import JobFacts, RolloutPageFacts
 from fleet.dashboard.views import status, wording
+from fleet.dashboard.views.actions import Action, actions_of
 from fleet.dashboard.views.gates import GateCard, gate_cards
 from fleet.dashboard.views.rollouts import progress_text, stage_status, stage_title, stages_of, state_badge
 from fleet.dashboard.views.status import Badge
 from fleet.dashboard.views.timeline import TimelineEntry, timeline
 from fleet.domain.plan import Stage
-from fleet.domain.rollout import TRANSITIONS, RolloutEvent, RolloutState
+from fleet.domain.rollout import RolloutState
 from fleet.store.tables import Rollout
 
-S, E = RolloutState, RolloutEvent
+S = RolloutState
 
 
 @dataclass(frozen=True)
@@ -39,18 +40,6 @@ class StageColumn:
     soak: float | None
     soak_text: str
     waits: str
-
-
-@dataclass(frozen=True)
-class Action:
-    """A button. why_not: why it is disabled, "" when it can be pressed. consequence: what the confirmation says."""
-
-    name: str
-    title: str
-    style: str
-    why_not: str
-    question: str
-    consequence: str
 
 
 @dataclass(frozen=True)
@@ -90,18 +79,6 @@ class RolloutPage:
 CHIPS = 48
 """Devices drawn per stage; beyond that the count says the rest."""
 
-_ACTIONS = (
-    (E.START, "Start", "primary", "Start {what}?", "Stage 1 begins: its devices are told to update at once."),
-    (E.PAUSE, "Pause", "", "Pause {what}?", "No further device is told to update. Updates under way end by themselves, and devices stay on the version they have. You can resume or roll back later."),
-    (E.RESUME, "Resume", "primary", "Resume {what}?", "The current stage goes on where it stopped. Devices whose update failed get a new attempt, and the soak begins anew."),
-    (E.APPROVE, "Approve", "primary", "Approve stage {stage} of {what}?", "All gates pass. {next}"),
-    (E.ROLL_BACK, "Roll back", "danger", "Roll back {what}?", "Every device that was told goes back to the version it served before: {reach}. A rollback cannot be cancelled; to try again, create a new rollout."),
-)  # fmt: skip
-
-
-_CANCEL = ("Cancel", "Cancel {what}?", "No device was told. The rollout ends here and cannot be started any more.")
-"""What rolling back means before the start."""
-
 
 def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> RolloutPage:
     rollout = facts.rollout
@@ -117,11 +94,11 @@ def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> R
         stopped=rollout.state in (S.PAUSED, S.ROLLING_BACK, S.ROLLED_BACK),
         lead=_lead(rollout, len(stages), now),
         stages=tuple(_stage(rollout, stage, index, facts.jobs, now) for index, stage in enumerate(stages)),
-        actions=tuple(_actions(rollout, stages, facts.jobs, can_operate)),
+        actions=actions_of(rollout, stages, _told(facts.jobs), can_operate=can_operate),
         gates=gates,
         gates_note="" if gates else _no_gates(rollout.state),
         jobs=tuple(_job_row(rollout, one, now) for one in facts.jobs),
-        jobs_text=progress_text(Counter((one.job.stage, one.job.state) for one in facts.jobs)),
+        jobs_text=progress_text(_states(facts.jobs)),
         timeline=tuple(timeline(facts)),
         plan=tuple(_plan(rollout.plan)),
     )
@@ -136,7 +113,6 @@ def _lead(rollout: Rollout, stages: int, now: float) -> str:
 
 def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts], now: float) -> StageColumn:
     mine = [one for one in jobs if one.job.stage == index]
-    states = Counter((one.job.stage, one.job.state) for one in mine)
     badge = stage_status(rollout.state, rollout.stage, index)
     is_current = index == rollout.stage and rollout.state not in (S.DONE, S.ROLLED_BACK, S.CREATED)
     soak = _soak(rollout, stage, now) if is_current else None
@@ -148,7 +124,7 @@ def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts],
         rule=_rule(stage),
         devices=tuple(DeviceChip(one.job.device, _job_state(rollout, one)) for one in mine[:CHIPS]),
         more=max(len(mine) - CHIPS, 0),
-        counts=progress_text(states) if mine else "no further device",
+        counts=progress_text(_states(mine)) if mine else "no further device",
         soak=soak[0] if soak else None,
         soak_text=soak[1] if soak else "",
         waits=_waits(rollout, mine, now) if is_current else "",
@@ -191,42 +167,12 @@ def _soak(rollout: Rollout, stage: Stage, now: float) -> tuple[float, str] | Non
     return max(passed, 0.0) / stage.soak_s, f"{wording.duration(stage.soak_s - passed)} of soak left"
 
 
-def _actions(rollout: Rollout, stages: Sequence[Stage], jobs: Sequence[JobFacts], can_operate: bool) -> list[Action]:
-    """The buttons that can ever apply now. The transition table decides, so page and service cannot disagree."""
-    actions = []
-    for event, title, style, question, consequence in _ACTIONS:
-        allowed = _is_allowed(rollout.state, event)
-        if not allowed and event in (E.START, E.RESUME, E.APPROVE):
-            continue
-        if not allowed and rollout.state in (S.DONE, S.ROLLED_BACK):
-            continue
-        words = {
-            "what": f"{rollout.model} {rollout.version}",
-            "stage": rollout.stage + 1,
-            "next": _following(stages, rollout.stage),
-            "reach": wording.plural(_told(jobs), "device"),
-        }
-        if rollout.state == S.CREATED and event is E.ROLL_BACK:
-            title, question, consequence = _CANCEL
-        why_not = "" if can_operate else "needs the role operator"
-        if not allowed:
-            why_not = f"not while it is {state_badge(rollout.state).text.lower()}"
-        actions.append(Action(event.value, title, style, why_not, question.format(**words), consequence.format(**words)))
-    return actions
-
-
-def _is_allowed(state: str, event: RolloutEvent) -> bool:
-    return state in RolloutState._value2member_map_ and (RolloutState(state), event) in TRANSITIONS
+def _states(jobs: Sequence[JobFacts]) -> Counter[str]:
+    return Counter(one.job.state for one in jobs)
 
 
 def _told(jobs: Sequence[JobFacts]) -> int:
     return sum(one.job.state in ("dispatched", "succeeded", "failed") for one in jobs)
-
-
-def _following(stages: Sequence[Stage], current: int) -> str:
-    if current + 1 >= len(stages):
-        return "This was the last stage: the rollout is done."
-    return f"Stage {current + 2} ({stage_title(stages[current + 1])}) begins at once."
 
 
 def _no_gates(state: str) -> str:

@@ -22,8 +22,6 @@ _STATES: dict[str, Badge] = {
     S.DONE: Badge("Done", "ok"),
     S.ROLLED_BACK: Badge("Rolled back", "bad"),
 }
-_SETTLED = ("succeeded", "failed", "withdrawn", "returned", "return_failed")
-_UPDATED = ("succeeded",)
 
 
 @dataclass(frozen=True)
@@ -52,8 +50,7 @@ class RolloutCard:
 
 def rollout_card(facts: RolloutFacts, now: float) -> RolloutCard:
     rollout = facts.rollout
-    done = sum(amount for (_, state), amount in facts.jobs.items() if state in _UPDATED)
-    total = sum(facts.jobs.values())
+    done, total = facts.jobs.get("succeeded", 0), sum(facts.jobs.values())
     end = (rollout.finished_ms or now * 1000) / 1000
     created = rollout.created_ms / 1000
     return RolloutCard(
@@ -75,11 +72,8 @@ def rollout_card(facts: RolloutFacts, now: float) -> RolloutCard:
     )
 
 
-def progress_text(jobs: Mapping[tuple[int | None, str], int]) -> str:
-    """ "3 of 8 devices updated, 1 failed": what moved, and what did not go well."""
-    by_state: dict[str, int] = {}
-    for (_, state), amount in jobs.items():
-        by_state[state] = by_state.get(state, 0) + amount
+def progress_text(by_state: Mapping[str, int]) -> str:
+    """ "3 of 8 devices updated, 1 failed": what moved, and what did not go well. by_state: devices per job state."""
     total = sum(by_state.values())
     if not total:
         return "no device yet"
