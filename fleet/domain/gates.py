@@ -20,6 +20,8 @@ Ratio = Annotated[float, Meta(ge=0, le=1)]
 
 CHANCE_Z = 4.0
 """Standard errors a shift must exceed: one look in 16,000 by chance, so a soak of some hundred looks stays quiet."""
+ROUNDING = 1e-9
+"""A change of exactly the limit passes, whatever binary fractions make of it."""
 FINDINGS_KEPT = 20
 """Devices listed in a verdict, worst first; the counts cover all."""
 
@@ -225,7 +227,7 @@ def _confidence_rule(limit: float) -> Judge:
 def _shift(reason: str, past: float, present: float, *, error: float, limit: float, subject: str = "") -> Finding:
     """Fails a move that is beyond the limit and beyond chance alike."""
     moved = abs(present - past)
-    is_worse = moved > limit and moved > CHANCE_Z * error
+    is_worse = moved > limit + ROUNDING and moved > CHANCE_Z * error
     severity = moved / max(limit, CHANCE_Z * error, 1e-9)
     return _finding(is_worse, reason, past, present, severity=severity, subject=subject)
 
