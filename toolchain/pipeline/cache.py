@@ -5,6 +5,7 @@ which key a stage of a project had the last time, only to explain what changed; 
 An entry that cannot be read, or whose files differ from its record, is a miss said aloud.
 """
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -70,6 +71,8 @@ class StageCache:
             problem = f"unreadable ({error})"
         if problem:
             return None, f"its cache entry is {problem}"
+        with contextlib.suppress(OSError):  # only tells `gc` that somebody still needs it; a read-only cache serves as well
+            os.utime(folder / RECORD_NAME)
         return Entry(record=record, files=folder / FILES_NAME), ""
 
     @contextmanager
@@ -123,14 +126,6 @@ class StageCache:
         if self.last_key(project, stage) != key:
             write_durably(self._last_path(project, stage), key.encode())
 
-    def records(self) -> Iterator[Record]:
-        """Every readable record, in no order that matters."""
-        for folder in sorted((self.root / "stages").iterdir()):
-            try:
-                yield msgspec.json.decode((folder / RECORD_NAME).read_bytes(), type=Record)
-            except (OSError, msgspec.MsgspecError):
-                continue  # `remove_unreadable` counts and drops these
-
     def _last_path(self, project: str, stage: str) -> Path:
         return self.root / "last" / hashlib.sha256(f"{project}\0{stage}".encode()).hexdigest()
 
@@ -151,7 +146,3 @@ def _output_digest(value: bytes, files: dict[str, str]) -> str:
     for name in sorted(files):
         digest.update(f"\0{name}\0{files[name]}".encode())
     return digest.hexdigest()
-
-
-def size_bytes(folder: Path) -> int:
-    return sum(path.stat().st_size for path in files_below(folder))

@@ -68,7 +68,9 @@ class Stage(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         config = {f"config {name}": msgspec.to_builtins(value) for name, value in self.config.items()}
         inputs = {f"input {name}": digest for name, digest in self.inputs.items()}
         fixed = {"stage": self.name, "revision": self.revision, "target": self.target, "seed": self.seed}
-        return fixed | config | inputs | versions
+        # Through JSON and back, so that they compare equal with those of a record.
+        plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(fixed | config | inputs | versions))
+        return plain
 
 
 class Runner:
@@ -94,7 +96,7 @@ class Runner:
             self.progress.note(f"{stage.name}: {problem}; making it again")
         if entry is not None and not distrust:
             return self._reuse(stage, entry)
-        why = distrust or problem or self._why(stage.name, ingredients)
+        why = problem or (distrust if entry is not None else self._why(stage.name, ingredients))
         self.progress.stage(stage.name, ran=True, why=why)
         entry = self._make(stage, settle, replace=bool(distrust))
         stored = self._open(stage, entry)
