@@ -6,10 +6,12 @@ leaves the folder, and nothing here logs it.
 
 import ssl
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from runtime.contract.artifact import Name, Sha256
+from runtime.contract.artifact import Sha256
 from runtime.contract.canonical import sha256_hex
 from runtime.errors import ConfigError
 
@@ -18,6 +20,9 @@ CERTIFICATE_FILE = "device.crt"
 CA_FILE = "ca.pem"
 ROOT_FILE = "root.json"
 IDENTITY_FILE = "identity.json"
+
+
+NameOrNone = Annotated[str, Meta(pattern=r"\A[a-z0-9-]{0,40}\Z")]
 
 
 class BrokerAddress(msgspec.Struct, frozen=True):
@@ -31,8 +36,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     A device that only side-loads has a pinned root and no fleet: device, fleet and url are "" and broker is None.
     """
 
-    device: Name | str = ""
-    fleet: Name | str = ""
+    device: NameOrNone = ""
+    fleet: NameOrNone = ""
     url: str = ""
     root_sha256: Sha256
     broker: BrokerAddress | None = None
