@@ -1,6 +1,6 @@
 """Which plots does the report show, and what does each mark say when pointed at?"""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from markupsafe import Markup
 
@@ -8,6 +8,7 @@ from toolchain.pipeline.record import EpochResult, StageRun, TargetResult, Train
 from toolchain.report import wording
 from toolchain.report.svg import (
     NARROW,
+    WIDE,
     Frame,
     Scale,
     axes,
@@ -24,6 +25,7 @@ from toolchain.report.svg import (
 SERIES = {"onnxruntime": "s1", "openvino": "s2", "tensorrt": "s3"}
 LARGEST_RADIUS, SMALLEST_RADIUS = 17.0, 6.0
 ROW = 34
+MOST_CLASSES = 32
 
 
 def variant_tip(variant: VariantResult) -> list[str]:
@@ -41,6 +43,11 @@ def variant_tip(variant: VariantResult) -> list[str]:
     lines.append(f"{wording.size(variant.size_bytes)} · {variant.engine} {variant.precision}")
     lines.append(f"{variant.verdict}: {variant.reason}")
     return lines
+
+
+def mark_key(target: TargetResult, variant: VariantResult) -> str:
+    """What a variant's marks and its row in the table share, so that pointing at one lights the others."""
+    return f"{target.target}/{variant.name}"
 
 
 def trade_off(target: TargetResult, across: str) -> Markup | None:
@@ -66,8 +73,8 @@ def trade_off(target: TargetResult, across: str) -> Markup | None:
         x = Scale(*padded([0, *values, *([in_sight] if in_sight else [])], 0.06), *frame.x)
         x = Scale(0, x.high, *frame.x)
         y = Scale(*padded(metrics), *frame.y)
-        x_text = wording.latency if across == "latency" else lambda value: wording.size(round(value))
-        parts = axes(frame, x, y, lambda value: x_text(value) if value else "0", lambda value: f"{value:g}")
+        x_text = wording.latency_tick if across == "latency" else wording.size_tick
+        parts = axes(frame, x, y, x_text, wording.plain_tick)
         if in_sight:
             parts += [
                 line(x(in_sight), frame.y[0], x(in_sight), frame.y[1], "limit"),
@@ -76,15 +83,17 @@ def trade_off(target: TargetResult, across: str) -> Markup | None:
         areas = [
             variant.size_bytes if across == "latency" else (variant.latency.p50_ns if variant.latency else 0) for variant in shown
         ]
-        parts += _marks(shown, [(x(value), y) for value in values], [area / (max(areas) or 1) for area in areas], frame)
+        parts += _marks(target, shown, [(x(value), y) for value in values], [area / (max(areas) or 1) for area in areas], frame)
         caption = "latency, median of one inference" if across == "latency" else "size of the model file"
         parts.append(text(sum(frame.x) / 2, frame.height - 6, caption, "caption", "middle"))
         return drawing(frame, parts)
 
-    return responsive(draw, f"{shown[0].metrics[0].name} against {across} of {len(shown)} variants for {target.target}")
+    return responsive(draw, f"{shown[0].metrics[0].name} against {across} of {len(shown)} variants for {target.target}", WIDE)
 
 
-def _marks(variants: Sequence[VariantResult], places: list[tuple[float, Scale]], areas: list[float], frame: Frame) -> list[str]:
+def _marks(
+    target: TargetResult, variants: Sequence[VariantResult], places: list[tuple[float, Scale]], areas: list[float], frame: Frame
+) -> list[str]:
     """Whiskers, then bubbles from the largest to the smallest so that none hides another, then names beside them."""
     parts, labels = [], []
     order = sorted(range(len(variants)), key=lambda index: -areas[index])
@@ -97,26 +106,33 @@ def _marks(variants: Sequence[VariantResult], places: list[tuple[float, Scale]],
         if variant.verdict == "chosen":
             parts.append(circle(at, y(metric.value), radius + 4.5, f"halo {css}"))
         parts.append(
-            circle(at, y(metric.value), radius, f"mark {css} {variant.verdict}", tip=variant_tip(variant), key=variant.name)
+            circle(
+                at,
+                y(metric.value),
+                radius,
+                f"mark {css} {variant.verdict}",
+                tip=variant_tip(variant),
+                key=mark_key(target, variant),
+            )
         )
         labels.append((at, y(metric.value), radius, variant))
     return parts + _names(labels, frame)
 
 
 def _names(marks: list[tuple[float, float, float, VariantResult]], frame: Frame) -> list[str]:
-    """One name per mark, right of it or left where the frame ends, moved apart when two would touch."""
+    """One name per mark, right of it or left where the frame ends, moved down while it would cover a mark or a name."""
     parts: list[str] = []
-    taken: list[tuple[float, float, float]] = []
+    taken = [(at - radius, at + radius, middle, radius) for at, middle, radius, _ in marks]
     for at, middle, radius, variant in sorted(marks, key=lambda mark: mark[1]):
-        width = 6.4 * len(variant.name)
+        width = 6.6 * len(variant.name)
         is_right = at + radius + 8 + width <= frame.width
         start = at + radius + 7 if is_right else at - radius - 7 - width
-        y = middle + 4
-        while any(abs(y - other) < 14 and start < end and begin < start + width for begin, end, other in taken):
+        y = middle
+        while any(abs(y - other) < half + 7 and start < end and begin < start + width for begin, end, other, half in taken):
             y += 3
-        taken.append((start, start + width, y))
+        taken.append((start, start + width, y, 7))
         css = "name chosen" if variant.verdict == "chosen" else "name"
-        parts.append(text(start if is_right else start + width, y, variant.name, css, "start" if is_right else "end"))
+        parts.append(text(start if is_right else start + width, y + 4, variant.name, css, "start" if is_right else "end"))
     return parts
 
 
@@ -132,7 +148,7 @@ def latencies(target: TargetResult) -> Markup | None:
     def draw(width: float) -> str:
         frame = Frame(width, 46 + ROW * len(shown), left=10, top=6)
         x = Scale(0, max(longest, in_sight or 0) * 1.05, *frame.x)
-        parts = axes(frame, x, None, lambda value: wording.latency(value) if value else "0")
+        parts = axes(frame, x, None, wording.latency_tick)
         for row, (variant, found) in enumerate(shown):
             top = frame.top + row * ROW
             css, chosen = SERIES.get(variant.engine, "s4"), " chosen" if variant.verdict == "chosen" else ""
@@ -170,7 +186,9 @@ def speeds(target: TargetResult) -> Markup | None:
             parts += [
                 text(frame.left + 2, middle - 9, label, f"name{chosen}"),
                 line(x(found.ratio_low), middle, x(found.ratio_high), middle, f"interval {css}"),
-                circle(x(found.ratio), middle, 4.5, f"mark {css} passed", tip=variant_tip(variant), key=variant.name),
+                circle(
+                    x(found.ratio), middle, 4.5, f"mark {css} passed", tip=variant_tip(variant), key=mark_key(target, variant)
+                ),
             ]
         return drawing(frame, parts)
 
@@ -195,12 +213,16 @@ def training(result: TrainingResult, metric: str) -> tuple[Markup, Markup] | Non
 
 def _curves(width: float, history: Sequence[EpochResult], series: list[tuple[str, str, list[float]]], best: int) -> str:
     frame = Frame(width, 260, left=58, top=26)
-    epochs = [each.epoch for each in history]
+    epochs = [each.epoch + 1 for each in history]  # counted from 0 by the loop, from 1 by people
+    best += 1
     x = Scale(*padded(epochs, 0.03), *frame.x)
     y = Scale(*padded(value for _, _, values in series for value in values), *frame.y)
-    parts = axes(frame, x, y, lambda value: f"{value:g}", lambda value: f"{value:g}")
+    parts = axes(frame, x, y, wording.plain_tick, wording.plain_tick)
     if best in epochs:
-        parts += [line(x(best), frame.y[0], x(best), frame.y[1], "best"), text(x(best) + 5, frame.y[0] - 6, "kept", "note")]
+        parts += [
+            line(x(best), frame.y[0], x(best), frame.y[1], "best"),
+            text(x(best) - 5, frame.y[0] - 7, "kept", "note", "end"),
+        ]
     for position, (name, css, values) in enumerate(series):
         parts.append(polyline(((x(epoch), y(value)) for epoch, value in zip(epochs, values, strict=True)), f"curve {css}"))
         for epoch, value in zip(epochs, values, strict=True):
@@ -214,24 +236,50 @@ def _curves(width: float, history: Sequence[EpochResult], series: list[tuple[str
 
 def stages(runs: Sequence[StageRun]) -> Markup:
     """Seconds of each stage; those that came from the cache are hollow, at the length they took when they ran."""
+    row = 21
 
     def draw(width: float) -> str:
-        frame = Frame(width, 46 + ROW * len(runs), left=10, top=6)
-        x = Scale(0, (max(run.seconds for run in runs) or 1) * 1.05, *frame.x)
-        parts = axes(frame, x, None, lambda value: wording.seconds(value) if value else "0")
-        for row, run in enumerate(runs):
-            top = frame.top + row * ROW
-            state = "ran" if run.ran else "from the cache"
-            tip = [run.name, f"{wording.seconds(run.seconds)}, {state}", run.why]
+        frame = Frame(width, 46 + row * len(runs), left=218 if width > NARROW else 178, right=58, top=4)
+        x = Scale(0, max(run.seconds for run in runs) or 1, *frame.x)
+        parts = axes(frame, x, None, wording.seconds_tick)
+        for index, run in enumerate(runs):
+            middle = frame.top + index * row + 11
+            spent = wording.seconds(run.seconds)
+            tip = [run.name, f"{spent}, {'ran' if run.ran else 'from the cache'}", run.why]
             parts += [
-                text(
-                    frame.left + 2,
-                    top + 12,
-                    f"{run.name}  {wording.seconds(run.seconds)}" + ("" if run.ran else "  cached"),
-                    "name",
-                ),
-                rectangle(x(0), top + 17, x(run.seconds) - x(0), 9, css="bar s1" if run.ran else "bar hollow", tip=tip),
+                text(frame.left - 8, middle + 4, _clipped(run.name, int(frame.left / 6.2)), "name", "end"),
+                rectangle(x(0), middle - 5, x(run.seconds) - x(0), 10, css="bar s1" if run.ran else "bar hollow", tip=tip),
+                text(x(run.seconds) + 6, middle + 4, spent if run.ran else "cached", "tick"),
             ]
         return drawing(frame, parts)
 
     return responsive(draw, f"seconds of {len(runs)} stages")
+
+
+def balance(classes: Sequence[str], counts: Mapping[str, Sequence[int]]) -> Markup | None:
+    """Examples of each class, split by split. None without classes, or with more than can be told apart."""
+    if not classes or not counts or len(classes) > MOST_CLASSES:
+        return None
+    row = 21
+    totals = [sum(counts[split][index] for split in counts) for index in range(len(classes))]
+
+    def draw(width: float) -> str:
+        frame = Frame(width, 46 + row * len(classes), left=min(16 + 6.6 * max(map(len, classes)), width * 0.4), right=40, top=4)
+        x = Scale(0, max(totals) or 1, *frame.x)
+        parts = axes(frame, x, None, wording.plain_tick)
+        for index, label in enumerate(classes):
+            middle, start = frame.top + index * row + 11, 0
+            parts.append(text(frame.left - 8, middle + 4, _clipped(label, int(frame.left / 6.2)), "name", "end"))
+            for split, css in zip(wording.in_order(counts), ("bar s1", "bar half s1", "bar faint s1"), strict=False):
+                count = counts[split][index]
+                tip = [f"class {label}", f"{count:,} of {totals[index]:,} in {split}"]
+                parts.append(rectangle(x(start), middle - 5, x(start + count) - x(start), 10, css=css, tip=tip))
+                start += count
+            parts.append(text(x(start) + 6, middle + 4, f"{totals[index]:,}", "tick"))
+        return drawing(frame, parts)
+
+    return responsive(draw, f"examples of {len(classes)} classes")
+
+
+def _clipped(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"

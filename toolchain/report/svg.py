@@ -10,8 +10,9 @@ from html import escape
 import msgspec
 from markupsafe import Markup
 
-WIDE, NARROW = 760, 360
-"""Widths in user units of the two drawings of each plot: beside a desk, and on a phone without shrinking its text."""
+WIDE, HALF, NARROW = 1040, 500, 350
+"""Widths in user units, close to the pixels of a whole card, of one of two beside each other, and of a phone's screen: each
+plot is drawn once for the desk and once for the phone, so that its text is never shrunk."""
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -75,10 +76,10 @@ def padded(values: Iterable[float], share: float = 0.08) -> tuple[float, float]:
     return low - room, high + room
 
 
-def responsive(draw: Callable[[float], str], label: str) -> Markup:
+def responsive(draw: Callable[[float], str], label: str, wide: float = HALF) -> Markup:
     """The same plot for wide and for narrow screens; style sheets show one of them."""
-    drawings = (f'<div class="{name}">{draw(width)}</div>' for name, width in (("wide", WIDE), ("narrow", NARROW)))
-    return Markup(f'<div class="plot" role="img" aria-label="{escape(label)}">{"".join(drawings)}</div>')
+    drawings = (f'<div class="{name}">{draw(width)}</div>' for name, width in (("wide", wide), ("narrow", NARROW)))
+    return Markup(f'<div class="plot" role="group" aria-label="{escape(label)}">{"".join(drawings)}</div>')
 
 
 def drawing(frame: Frame, parts: Iterable[str]) -> str:
@@ -124,7 +125,7 @@ def axes(
         for value in y.ticks(5):
             parts += [line(left, y(value), right, y(value), "grid"), text(left - 8, y(value) + 4, y_text(value), "tick", "end")]
     if x:
-        for value in _thinned(x.ticks(6 if frame.width > NARROW else 4), x, 52):
+        for value in _thinned(x.ticks(6), x, 52):
             parts += [line(x(value), top, x(value), bottom, "grid"), text(x(value), bottom + 17, x_text(value), "tick", "middle")]
     return [*parts, line(left, bottom, right, bottom, "axis")]
 

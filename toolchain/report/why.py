@@ -31,8 +31,8 @@ def _on_quality(target: TargetResult, chosen: VariantResult, max_drop: float) ->
         return ""
     mine, other = chosen.metrics[0], start.metrics[0]
     drop = (other.value - mine.value) * (1 if mine.goal == "max" else -1)
-    change = f"{wording.quality(abs(drop))} {'below' if drop > 0 else 'above'}" if drop else "exactly at"
-    return f"Its {mine.split} {mine.name} lies {change} the float model's {wording.quality(other.value)}; the recipe allows a drop of {max_drop:g}."
+    change = f"{wording.quality(abs(drop))} {'worse' if drop > 0 else 'better'} than" if drop else "exactly"
+    return f"Its {mine.split} {mine.name} is {change} the float model's {wording.quality(other.value)}; the recipe allows a drop of {max_drop:g}."
 
 
 def _on_speed(chosen: VariantResult) -> str:

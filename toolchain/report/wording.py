@@ -1,5 +1,8 @@
 """How do numbers read to people: units, digits, intervals?"""
 
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+
 from toolchain.pipeline.record import LatencyResult, MetricResult
 
 _TIMES = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"))
@@ -20,6 +23,22 @@ def size(count: int) -> str:
         if count >= unit:
             return f"{_three(count / unit)} {name}"
     return f"{count} B"
+
+
+def latency_tick(ns: float) -> str:
+    return _tick(ns, _TIMES, "ns")
+
+
+def size_tick(count: float) -> str:
+    return _tick(count, _SIZES, "B")
+
+
+def seconds_tick(value: float) -> str:
+    return f"{value:g} s" if value else "0"
+
+
+def plain_tick(value: float) -> str:
+    return f"{value:g}"
 
 
 def seconds(value: float) -> str:
@@ -56,12 +75,37 @@ def speed_claim(result: LatencyResult) -> str:
     return "no faster than float, as far as this run can tell"
 
 
-def share(part: int, whole: int) -> str:
-    return f"{100 * part / whole:.1f} %" if whole else "–"
+def sentence(text: str) -> str:
+    """Reasons are written as half sentences; standing alone they get a capital and a full stop."""
+    return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".") if text else ""
+
+
+def moment(text: str) -> str:
+    """An ISO 8601 time in UTC, to the minute; anything else as it stands."""
+    try:
+        return f"{datetime.fromisoformat(text).astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+    except ValueError:
+        return text
+
+
+def in_order(splits: Iterable[str]) -> list[str]:
+    """Splits as they are used, whatever order they were written in."""
+    known = ("train", "validation", "test")
+    return sorted(splits, key=lambda name: known.index(name) if name in known else len(known))
+
+
+def splits(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{sizes[name]:,} {name}" for name in in_order(sizes))
 
 
 def short(digest: str) -> str:
     return digest[:12]
+
+
+def _tick(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> str:
+    """A round number in the unit that suits it; ticks are exact, so no digits are added."""
+    unit, name = next((each for each in units if value >= each[0]), (1, smallest))
+    return f"{value / unit:g} {name}" if value else "0"
 
 
 def _three(value: float) -> str:

@@ -13,6 +13,9 @@ from toolchain.report import plots, why, wording
 from toolchain.report.confusion import Confusion, summarise
 
 JSON_NAME = "report.json"
+_FILTERS = (
+    "latency", "size", "seconds", "quality", "quality_interval", "speed", "speed_interval", "short", "sentence", "moment", "splits",
+)  # fmt: skip
 
 
 class TargetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,6 +28,7 @@ class TargetView(msgspec.Struct, frozen=True, kw_only=True):
     by_size: Markup | None
     latencies: Markup | None
     speeds: Markup | None
+    is_baseline: bool
     confusion: Confusion | None
 
 
@@ -39,16 +43,16 @@ def render(result: BuildResult) -> str:
     """The page: style, script and drawings inside it, so that it needs neither network nor other files."""
     loader = PackageLoader("toolchain.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    for name in ("latency", "size", "seconds", "quality", "short", "quality_interval", "speed", "speed_interval"):
-        environment.filters[name] = getattr(wording, name)
-    environment.filters["tip"] = lambda variant: "\n".join(plots.variant_tip(variant))
+    environment.filters.update({name: getattr(wording, name) for name in _FILTERS})
     asset = loader.get_source
     return environment.get_template("report.html.j2").render(
         result=result,
         targets=[_view(target, result) for target in result.targets],
         training=plots.training(result.training, result.recipe.metrics[0].name) if result.training else None,
+        balance=plots.balance(result.data.classes, result.data.class_counts),
         stages=plots.stages(result.stages) if result.stages else None,
         series=plots.SERIES,
+        mark_key=plots.mark_key,
         recipe=msgspec.json.format(msgspec.json.encode(result.recipe), indent=2).decode(),
         command=shlex.join(["toolchain", "build", Path(result.recipe_path).name]),
         style=Markup(asset(environment, "report.css")[0]),
@@ -65,5 +69,6 @@ def _view(target: TargetResult, result: BuildResult) -> TargetView:
         by_size=plots.trade_off(target, "size"),
         latencies=plots.latencies(target),
         speeds=plots.speeds(target),
+        is_baseline=why.baseline(target) is why.chosen_variant(target),
         confusion=summarise(target.confusion, result.data.classes),
     )
