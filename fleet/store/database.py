@@ -61,7 +61,13 @@ class Database:
             options = {"sqlite_begin": "IMMEDIATE" if immediate else "DEFERRED"}
             # Rows stay readable after the transaction: pages and steps work on them when the lock is long gone.
             with Session(connection.execution_options(**options), expire_on_commit=False) as session:
-                yield session
+                try:
+                    yield session
+                except DBAPIError:
+                    # After a COMMIT that failed (full disk) SQLite is still inside the transaction that SQLAlchemy takes for
+                    # ended; back in the pool, this connection could never begin another.
+                    connection.invalidate()
+                    raise
 
 
 def read_meta(session: Session, key: str) -> str | None:
