@@ -17,7 +17,17 @@ from fleet.pki import Authority
 from fleet.services import ADMIN_TOKEN, Services, open_services
 from fleet.setup import initialise
 from fleet.store.devices import Certificate, DeviceRepository
-from tests.fleet.edge.peers import Engineer, Identity, LoopThread, MqttPeer, eventually, free_port, key_pem, make_request
+from tests.fleet.edge.peers import (
+    Engineer,
+    Identity,
+    LoopThread,
+    MqttPeer,
+    SignedRelease,
+    eventually,
+    free_port,
+    key_pem,
+    make_request,
+)
 
 ENGINEER = Actor("engineer", "admin")
 Enrol = Callable[[str], Identity]
@@ -123,3 +133,10 @@ def in_database(services: Services, holds: Callable[..., object]) -> object:
             return holds(session)
 
     return eventually(look)
+
+
+def upload_blobs(services: Services, release: SignedRelease) -> None:
+    for sha256, payload in release.blobs.items():
+        with services.blobs.upload(sha256) as upload:
+            upload.write(payload)
+            upload.commit()

@@ -189,7 +189,7 @@ class MqttPeer:
         self._client.on_publish = lambda _client, _data, mid, reason, _properties: self._answers.update({mid: str(reason)})
         self._client.on_subscribe = lambda _client, _data, mid, reasons, _properties: self._answers.update({mid: str(reasons[0])})
         self._client.on_disconnect = lambda _client, _data, _flags, reason, _properties: self.disconnects.append(str(reason))
-        self._client.connect("127.0.0.1", port, clean_start=True)
+        self._client.connect_async("127.0.0.1", port, clean_start=True)
         self._client.loop_start()
         try:
             eventually(self._client.is_connected, limit_s)
