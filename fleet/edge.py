@@ -48,7 +48,7 @@ class Recovery:
 
 @dataclass(frozen=True, kw_only=True)
 class Edge:
-    """The parts that face devices and the broker, in the order in which they start."""
+    """The parts that face devices and the broker, in the order in which they should start."""
 
     recovery: Recovery
     signer: MetadataSigner
@@ -56,10 +56,6 @@ class Edge:
     ingest: Ingest
     publisher: Publisher
     door: Door
-
-    @property
-    def parts(self) -> tuple[Recovery | MetadataSigner | Broker | Ingest | Publisher | Door, ...]:
-        return self.recovery, self.signer, self.broker, self.ingest, self.publisher, self.door
 
 
 def make_edge(services: Services, on_reports: Callable[[], None]) -> Edge:

@@ -87,13 +87,8 @@ def _parts(services: Services) -> list[Part]:
     settings = services.config.scheduler
     scheduler = Scheduler(services.database, services.changes, services.now_ms, settings, edge.publisher.wake)
     drift = DriftWatch(services.database, services.changes, services.now_ms, services.blobs.read, settings.drift_ms)
-    services.hooks.on_revoked.append(edge.broker.reload_access)
-    services.hooks.states.update(
-        scheduler=lambda: scheduler.failure or "ok",
-        drift=lambda: drift.failure or "ok",
-        ingest=lambda: "ok" if edge.ingest.is_connected else "not connected to the broker",
-    )
-    return [edge.signer, edge.broker, edge.ingest, edge.publisher, scheduler, drift, edge.door]
+    services.hooks.states.update(scheduler=lambda: scheduler.failure or "ok", drift=lambda: drift.failure or "ok")
+    return [edge.recovery, edge.signer, edge.broker, edge.ingest, edge.publisher, scheduler, drift, edge.door]
 
 
 def _listen(host: str, port: int) -> socket.socket:
