@@ -38,7 +38,7 @@ def read_device(session: Session, id: str, *, span: str, now_ms: int) -> DeviceP
     device = find_device(session, id)
     if span not in SPANS_S:
         span = fitting_span(session, id, now_ms)
-    wanted = select(Wanted.model, Artifact).join(Artifact, Artifact.id == Wanted.artifact_id).where(Wanted.device == id)
+    wanted = select(Wanted, Artifact).join(Artifact, Artifact.id == Wanted.artifact_id).where(Wanted.device == id)
     jobs = (
         select(Job, Rollout, Artifact)
         .join(Rollout, Rollout.id == Job.rollout)
@@ -52,7 +52,7 @@ def read_device(session: Session, id: str, *, span: str, now_ms: int) -> DeviceP
         device=device,
         twin=session.get(Twin, id),
         installed=tuple(session.scalars(select(Installed).where(Installed.device == id).order_by(Installed.model))),
-        wanted=dict(session.execute(wanted).tuples().all()),
+        wanted={row.model: artifact for row, artifact in session.execute(wanted)},
         drift=tuple(session.scalars(select(Drift).where(Drift.device == id).order_by(Drift.model))),
         alerts=tuple(
             session.scalars(select(Alert).where(Alert.device == id, Alert.closed_ms.is_(None)).order_by(Alert.opened_ms.desc()))

@@ -1,8 +1,7 @@
 """A small fleet with a past, for the dashboard's tests: releases with evidence and references, devices with windows and logs.
 
 Everything enters through the service's own repositories and workers, on a clock that is set; nothing is written into a
-table by hand. `Story.live` is the state the browser test starts from; `python -m tests.fleet.dashboard.story HOME` fills a
-home to look at.
+table by hand.
 """
 
 from dataclasses import dataclass, field
@@ -68,10 +67,14 @@ class Mood:
 
 @dataclass
 class Story:
+    """rollouts: the newest of each version, by version. url: where it is served, once it is."""
+
     services: Services
     clock: Clock
     seed: int = 11
     moods: dict[str, Mood] = field(default_factory=dict)
+    rollouts: dict[str, str] = field(default_factory=dict)
+    url: str = ""
 
     def __post_init__(self) -> None:
         self.devices = Devices(self.services)
@@ -103,6 +106,7 @@ class Story:
         asked = msgspec.convert({"model": "digits", "version": version, "stages": stages, **plan}, Plan)
         rollout, _ = self.services.control.create(asked, OPERATOR)
         self.services.control.act(rollout, RolloutEvent.START, OPERATOR)
+        self.rollouts[version] = rollout
         return rollout
 
     def minutes(self, count: int) -> None:
