@@ -76,12 +76,22 @@ class TrustStore:
         return (self._metadata / f"{self._root_versions()[0]}.root.json").read_bytes()
 
     def newest(self, role: str) -> bytes:
-        """The current bytes of root, targets or model-NAME. Raises UnknownRoleError."""
+        """The current bytes of root, targets, model-NAME, snapshot or timestamp. Raises UnknownRoleError."""
+        if role in ("snapshot", "timestamp"):
+            return self._newest_online(role)
         state = self.state()
         held = {"root": state.root, "targets": state.targets, **state.models}.get(role)
         if held is None:
             raise UnknownRoleError(f"there is no metadata of {role} yet")
         return held.raw
+
+    def _newest_online(self, role: str) -> bytes:
+        """What a side-load bundle carries beside the offline roles; there is none before the first authorisation."""
+        timestamp = self._timestamp()
+        if timestamp is None:
+            raise UnknownRoleError(f"there is no metadata of {role} yet")
+        prefix = f"{timestamp.snapshot_meta.version}." if role == "snapshot" else ""
+        return self.file(f"metadata/{prefix}{role}.json")
 
     def state(self) -> State:
         return self._load()[0]
