@@ -136,25 +136,37 @@ class Client:
         """Start, pause, resume, roll back or approve. Sent once: whether to repeat it is the caller's decision."""
         return self._post(f"/rollouts/{rollout}/{action}", {})
 
+    def verdicts(self, rollout: str) -> list[Document]:
+        """What the gates said, newest evaluation first."""
+        return _list(self._transport.call("GET", f"/rollouts/{rollout}/verdicts"))
+
     # access
+
+    def tokens(self) -> list[Document]:
+        """Every API token, without the secret part that only its creation showed."""
+        return _list(self._transport.call("GET", "/tokens"))
 
     def create_token(self, name: str, role: str, *, ttl_s: int | None = None) -> Document:
         """An API token for a person or a program: {name, role, token, expires_ms}. The token is shown this once."""
         return self._post("/tokens", {"name": name, "role": role, "ttl_s": ttl_s})
 
+    def revoke_token(self, name: str) -> None:
+        self._transport.call("DELETE", f"/tokens/{name}")
+
     # watching
 
-    def alerts(self) -> Iterator[Document]:
-        return self._pages("/alerts")
+    def alerts(self, *, only_open: bool = False) -> Iterator[Document]:
+        return self._pages("/alerts", {"open": "true"} if only_open else None)
 
     def audit(self) -> Iterator[Document]:
         return self._pages("/audit")
 
     def health(self) -> Document:
-        return self._get("/health")
+        """What each part of the service says of itself; a failing one is an answer here, not an error."""
+        return _json(self._transport.call("GET", "/health", answers=frozenset({503})))
 
     def stream(self) -> Iterator[Document]:
-        """What changes, as it changes: {kind, id}, until the service closes. Blocks between events, without a timeout."""
+        """What changes, as it changes: {kind, id}, until the service closes. Blocks between events."""
         with self._transport.open("/stream") as response:
             yield from _events(response.iter_lines())
 
@@ -179,13 +191,28 @@ class Client:
 
 
 def _json(response: httpx.Response) -> Document:
-    try:
-        answer = response.json() if response.content else {}
-    except ValueError:
-        answer = None
+    answer = _decoded(response) if response.content else {}
     if not isinstance(answer, dict):
-        raise ApiError(response.status_code, "api.bad_answer", f"{response.url} answered with something else than a JSON object")
+        raise _unexpected(response)
     return answer
+
+
+def _list(response: httpx.Response) -> list[Document]:
+    answer = _decoded(response)
+    if not isinstance(answer, list):
+        raise _unexpected(response)
+    return answer
+
+
+def _decoded(response: httpx.Response) -> Any:
+    try:
+        return response.json()
+    except ValueError as error:
+        raise _unexpected(response) from error
+
+
+def _unexpected(response: httpx.Response) -> ApiError:
+    return ApiError(response.status_code, "api.bad_answer", f"{response.url} answered with something else than the API's JSON")
 
 
 def _base64(parts: Mapping[str, bytes]) -> dict[str, str]:

@@ -19,6 +19,8 @@ TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 ATTEMPTS = 4
 FIRST_PAUSE_S = 0.2
 """Pauses double: 0.2 + 0.4 + 0.8 s bridges a restart of the service and stays short at a terminal."""
+STREAM_SILENCE_S = 60.0
+"""Four of the service's heartbeats: after so long without one the other end is gone."""
 
 _BUSY = {502, 503, 504}
 _REPEATABLE = {"GET", "HEAD", "PUT"}
@@ -56,8 +58,12 @@ class Transport:
         params: Mapping[str, str | int] | None = None,
         headers: Mapping[str, str] | None = None,
         body: Body | None = None,
+        answers: frozenset[int] = frozenset(),
     ) -> httpx.Response:
-        """One call and its answer, read whole. Raises ApiError for any status from 400 on, UnreachableError for none."""
+        """One call and its answer, read whole. Raises ApiError for any status from 400 on, UnreachableError for none.
+
+        answers: statuses from 400 on that are this call's normal answer and neither raise nor are worth repeating.
+        """
         repeatable = method in _REPEATABLE or "idempotency-key" in (headers or {})
         pause = FIRST_PAUSE_S
         for left in reversed(range(ATTEMPTS if repeatable else 1)):
@@ -69,6 +75,8 @@ class Transport:
                 if not left:
                     raise UnreachableError(self.url, str(error) or type(error).__name__) from error
             else:
+                if response.status_code in answers:
+                    return response
                 if response.status_code not in _BUSY or not left:
                     return _checked(response)
             self._sleep(pause)
@@ -77,8 +85,8 @@ class Transport:
 
     @contextmanager
     def open(self, path: str, params: Mapping[str, str | int] | None = None) -> Iterator[httpx.Response]:
-        """A GET whose answer is read as it comes, for as long as the server sends it."""
-        endless = httpx.Timeout(TIMEOUT.connect, read=None)
+        """A GET whose answer is read as it comes. Raises UnreachableError when nothing came for STREAM_SILENCE_S."""
+        endless = httpx.Timeout(TIMEOUT.connect, read=STREAM_SILENCE_S)
         try:
             with self._http.stream("GET", path, params=params, timeout=endless) as response:
                 if response.is_error:

@@ -69,13 +69,14 @@ def bundle(client: Client, keys: KeyFolder, release: Release, to: Path) -> Bundl
 def _metadata(client: Client, trusted: TrustedMetadata, release: Release) -> dict[str, bytes]:
     """The release's slice: the whole root chain, timestamp, snapshot, targets and the model's role, by store path."""
     store = {f"metadata/{parse(raw, Root).signed.version}.root.json": raw for raw in trusted.root_chain()}
-    store["metadata/timestamp.json"] = _role(client, "timestamp")
-    snapshot = _role(client, "snapshot")
+    timestamp = b""
+    while timestamp != (newest := _role(client, "timestamp")):  # signed anew in between: what it leads to may have changed
+        timestamp = newest
+        snapshot = _role(client, "snapshot")
+        roles = {role: _role(client, role) for role in (Targets.type, model_role(release.model))}
+    store["metadata/timestamp.json"] = timestamp
     store[f"metadata/{parse(snapshot, Snapshot).signed.version}.snapshot.json"] = snapshot
-    for role in (Targets.type, model_role(release.model)):
-        raw = _role(client, role)
-        store[f"metadata/{parse(raw, Targets).signed.version}.{role}.json"] = raw
-    return store
+    return store | {f"metadata/{parse(raw, Targets).signed.version}.{role}.json": raw for role, raw in roles.items()}
 
 
 def _role(client: Client, role: str) -> bytes:

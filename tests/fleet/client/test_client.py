@@ -116,9 +116,15 @@ def test_an_answer_that_is_no_object_is_refused(peer: Peer, client: Client, cont
 
 
 def test_a_get_survives_a_restart_of_the_service(peer: Peer, client: Client) -> None:
-    peer.on("GET", "/health", BUSY, BUSY, {"status": "ok"})
-    assert client.health() == {"status": "ok"}
+    peer.on("GET", "/devices/pi", BUSY, BUSY, {"id": "pi"})
+    assert client.device("pi") == {"id": "pi"}
     assert len(peer.seen) == 3
+
+
+def test_a_failing_health_is_an_answer_asked_for_once(peer: Peer, client: Client) -> None:
+    peer.on("GET", "/health", {"status": "failing", "parts": {"broker": "down"}}, status=503)
+    assert client.health()["parts"] == {"broker": "down"}
+    assert len(peer.seen) == 1
 
 
 def test_an_action_is_sent_once(peer: Peer, client: Client) -> None:
