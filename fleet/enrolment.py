@@ -12,6 +12,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from fleet.api.auth import hash_token
+from fleet.errors import EnrolmentError
 from fleet.services import Services
 from fleet.store.access import AccessRepository
 from fleet.store.devices import Certificate, DeviceRepository
@@ -21,8 +22,9 @@ from fleet.store.tables import Device, Enrolment
 def enrol(services: Services, secret: str, device: str, csr_pem: bytes) -> str:
     """The device's certificate, as PEM. Raises SigningRequestError, EnrolmentError or DeviceExistsError."""
     now_ms = services.now_ms()
-    signed = services.authority.sign_device(csr_pem, device, datetime.fromtimestamp(now_ms / 1000, UTC))
     secret_sha256 = hash_token(secret)
+    _require_known(services, secret_sha256)
+    signed = services.authority.sign_device(csr_pem, device, datetime.fromtimestamp(now_ms / 1000, UTC))
     with services.database.write() as session:
         held = _given_before(session, secret_sha256, device)
         if held is not None and _same_key(held.certificate_pem, signed.pem):
@@ -35,6 +37,13 @@ def enrol(services: Services, secret: str, device: str, csr_pem: bytes) -> str:
         AccessRepository(session).record(device, "device", "device.enrol", device, detail=detail, now_ms=now_ms)
     services.changes.publish("device", device)
     return signed.pem
+
+
+def _require_known(services: Services, secret_sha256: str) -> None:
+    """Turn away guesses before they cost a signature or the database's write lock: anyone can reach this."""
+    with services.database.read() as session:
+        if session.scalar(select(Enrolment.id).where(Enrolment.secret_sha256 == secret_sha256)) is None:
+            raise EnrolmentError("the enrolment secret is unknown; ask for another token")
 
 
 def _given_before(session: Session, secret_sha256: str, device: str) -> Device | None:
