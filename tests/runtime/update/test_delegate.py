@@ -1,0 +1,91 @@
+"""What does the daemon make of a helper that refuses, fails, crashes, hangs or eats memory?"""
+
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from runtime.contract.errors import DigestError
+from runtime.errors import ConfigError, SelfTestError, UpdateError
+from runtime.update import delegate as module
+from runtime.update.delegate import delegate, error_of
+from runtime.update.requests import EXIT_FAILED, AcceptRequest, Task, TestRequest
+from tests.support.artifacts import write_artifact
+
+REQUEST = TestRequest(directory="/nowhere")
+
+
+@pytest.fixture
+def helper(tmp_path, monkeypatch):
+    """Put a program of the test's own in the helper's place."""
+
+    def install(program):
+        script = tmp_path / "helper"
+        script.write_text(f"#!{sys.executable}\n" + textwrap.dedent(program))
+        script.chmod(0o755)
+        monkeypatch.setattr(module.sys, "executable", str(script))
+
+    return install
+
+
+def test_a_passing_self_test_brings_its_figures(tmp_path):
+    write_artifact(tmp_path / "artifact")
+    reply = delegate(Task.TEST, TestRequest(directory=str(tmp_path / "artifact"), memory_bytes=1 << 30), 60)
+    assert reply.figures["rows"] == 16
+
+
+def test_a_failing_self_test_raises_here_what_it_raised_there(tmp_path):
+    write_artifact(tmp_path / "artifact", golden_scale=3.0)
+    with pytest.raises(SelfTestError, match="off by up to"):
+        delegate(Task.TEST, TestRequest(directory=str(tmp_path / "artifact")), 60)
+
+
+def test_a_model_over_the_memory_cap_fails_its_self_test(tmp_path):
+    write_artifact(tmp_path / "artifact")
+    with pytest.raises(SelfTestError):
+        delegate(Task.TEST, TestRequest(directory=str(tmp_path / "artifact"), memory_bytes=8 << 20), 60)
+
+
+def test_without_an_identity_nothing_is_accepted(tmp_path):
+    with pytest.raises(ConfigError, match="no fleet"):
+        delegate(Task.ACCEPT, AcceptRequest(state_dir=str(tmp_path), kind="desired", envelope=b""), 60)
+
+
+@pytest.mark.parametrize(
+    ("program", "words"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "signal 11"),
+        ("import sys; print('boom', file=sys.stderr); sys.exit(1)", "exit status 1: boom"),
+        ("import sys; sys.stdin.readline(); print('no json')", "unreadable"),
+        ("import sys; sys.stdin.readline()", "unreadable"),
+    ],
+)
+def test_a_crash_is_told_with_its_cause(helper, program, words):
+    helper(program)
+    with pytest.raises(SelfTestError, match=words):
+        delegate(Task.TEST, REQUEST, 30)
+    with pytest.raises(UpdateError, match=words):
+        delegate(Task.VERIFY, REQUEST, 30)
+
+
+def test_a_hang_is_ended_and_told(helper):
+    helper("import time; time.sleep(60)")
+    with pytest.raises(SelfTestError, match=r"no answer within 0\.5 s"):
+        delegate(Task.TEST, REQUEST, 0.5)
+
+
+def test_a_helper_ends_when_its_daemon_does():
+    """The end of stdin is all a helper sees of it."""
+    program = "import threading, time; from runtime.update import helper; threading.Thread(target=helper._end_with_the_daemon).start(); time.sleep(60)"
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE) as orphan:
+        assert orphan.stdin is not None
+        orphan.stdin.close()
+        assert orphan.wait(30) == EXIT_FAILED
+
+
+@pytest.mark.parametrize(
+    ("code", "error"), [("trust.digest_mismatch", DigestError), ("config.invalid", ConfigError), ("from.the.future", UpdateError)]
+)
+def test_codes_become_errors_again(code, error):
+    assert error_of(code) is error
