@@ -23,6 +23,8 @@ from runtime.errors import RequestError
 MAX_DIMENSIONS = 8
 MAX_TENSORS = 256
 
+# msgspec lets the interpreter's own error through where a string is not UTF-8.
+_UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _Size = Annotated[int, Meta(ge=0)]
 
 
@@ -100,7 +102,7 @@ def decode_request(body: bytes, head_length: int | None = None) -> InferRequest:
         raise RequestError(f"Inference-Header-Content-Length {head_length} does not fit a body of {len(body)} bytes")
     try:
         head = _decode_head(body if head_length is None else body[:head_length])
-    except (msgspec.MsgspecError, RecursionError) as error:
+    except _UNREADABLE as error:
         raise RequestError(f"the JSON part of the request is not valid: {error}") from error
     end = len(body) if head_length is None else head_length
     inputs: dict[str, np.ndarray] = {}
@@ -185,7 +187,7 @@ def _read_json(tensor: InputTensor, datatype: np.dtype, count: int) -> np.ndarra
         values = _values_decoder(datatype, depth).decode(raw)
         with np.errstate(over="ignore"):  # a number too large for the datatype becomes an infinity, and is counted as one
             array = np.array(values, datatype)
-    except (msgspec.MsgspecError, RecursionError, ValueError, OverflowError, TypeError) as error:
+    except (*_UNREADABLE, ValueError, OverflowError) as error:
         raise RequestError(f"input {tensor.name!r}: data is not {tensor.datatype}{tensor.shape}: {error}") from error
     if array.size != count or (depth > 1 and array.shape != tuple(tensor.shape)):
         raise RequestError(f"input {tensor.name!r}: data has {array.size} values, shape {tensor.shape} needs {count}")

@@ -76,6 +76,7 @@ class Hub:
         self.connections: set[Connection] = set()
         self.buffered_bytes = 0
         self.is_draining = False
+        self.is_closed = False
 
     def connection(self) -> "Connection":
         return Connection(self)
@@ -93,6 +94,8 @@ class Hub:
             connection.close_if_idle()
 
     def abort(self) -> None:
+        """Cut every connection, and those still being accepted as soon as they are."""
+        self.is_closed = True
         for connection in list(self.connections):
             connection.abort()
 
@@ -111,6 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         self._fragments: list[bytes] = []
         self._body_bytes = 0
         self._header_bytes = 0
+        self._unended_bytes = 0
         self._is_reading_headers = False
         self._is_answering = False
         self._is_write_paused = False
@@ -126,6 +130,9 @@ class Connection(asyncio.BufferedProtocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
         self._hub.connections.add(self)
+        if self._hub.is_closed:
+            self.abort()
+            return
         if len(self._hub.connections) > self._limits.connections:
             self._refuse(OverloadedError(f"more than {self._limits.connections} connections"))
             self._pump()
@@ -141,7 +148,7 @@ class Connection(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         if self._is_refusing:
             return
-        was_reading_headers = self._is_reading_headers
+        complete_before = len(self._queue)
         try:
             self._parser.feed_data(self._hub.buffer[:nbytes])
         except httptools.HttpParserCallbackError as error:
@@ -152,9 +159,9 @@ class Connection(asyncio.BufferedProtocol):
                 self._queue[-1].is_last = True
         except httptools.HttpParserError as error:
             self._refuse(RequestError(f"not HTTP/1.1: {error}"))
-        if was_reading_headers and self._is_reading_headers and not self._is_refusing:
-            self._header_bytes += nbytes  # a header without an end gives the parser nothing to report
-            if self._header_bytes > self._limits.header_bytes:
+        if self._is_reading_headers and not self._is_refusing and len(self._queue) == complete_before:
+            self._unended_bytes += nbytes  # all of it belongs to one header, and one without an end is never reported
+            if self._unended_bytes > self._limits.header_bytes:
                 self._refuse(self._header_error())
         self._pump()
 
@@ -174,7 +181,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_message_begin(self) -> None:
         self._current = Request()
-        self._header_bytes = 0
+        self._header_bytes = self._unended_bytes = 0
         self._is_reading_headers = True
         self._began = time.monotonic()
 

@@ -15,6 +15,8 @@ from runtime.serving.repository import Repository
 log = logging.getLogger(__name__)
 
 _DRAIN_LOOK_S = 0.02
+# asyncio accepts, connects and disconnects in separate turns of its loop; only then are all sockets closed.
+_CLOSING_TURNS = 4
 _SOCKET_MODE = 0o660
 
 
@@ -41,7 +43,7 @@ class Server:
     async def drain(self) -> bool:
         """Take no new connections, answer what is under way, then stop. True when every client got its answer in time."""
         self._app.is_draining = True
-        self._stop_listening()
+        await self._stop_listening()
         self._hub.drain()
         deadline = asyncio.get_running_loop().time() + self._settings.drain_s
         while self._hub.connections and asyncio.get_running_loop().time() < deadline:
@@ -53,8 +55,9 @@ class Server:
     async def close(self) -> None:
         """Stop at once; open connections are cut. Closing twice is no error."""
         self._app.is_draining = True
-        self._stop_listening()
+        await self._stop_listening()
         self._hub.abort()
+        await _turns()
         self._app.close()
         self._sweeping.cancel()
         with contextlib.suppress(asyncio.CancelledError):
@@ -62,7 +65,13 @@ class Server:
         if self.unix_socket:
             Path(self.unix_socket).unlink(missing_ok=True)
 
-    def _stop_listening(self) -> None:
+    async def _stop_listening(self) -> None:
+        """Accept nothing more, but finish what is being accepted: asyncio leaks a socket accepted in the turn of a close."""
+        loop = asyncio.get_running_loop()
+        for listener in self._listeners:
+            for bound in listener.sockets:
+                loop.remove_reader(bound.fileno())
+        await _turns()
         for listener in self._listeners:
             listener.close()
 
@@ -70,6 +79,11 @@ class Server:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._hub.sweep()
+
+
+async def _turns() -> None:
+    for _ in range(_CLOSING_TURNS):
+        await asyncio.sleep(0)
 
 
 async def serve(repository: Repository, settings: ServingSettings, limits: LimitSettings) -> Server:
