@@ -42,7 +42,7 @@ def measure(
         for variant in variants:
             model = stack.enter_context(closing(load(variant, {"threads": threads})))
             calls[variant.value.name] = _caller(model, variant.value, rows)
-        times = run_blocks(calls, progress)
+        times = run_blocks(calls, progress, BLOCKS)
     batch = max(1, variants[0].value.inputs[0].shape[0])
     latencies = {name: summarize(blocks, times[baseline], threads, batch) for name, blocks in times.items()}
     conditions = {
@@ -55,7 +55,7 @@ def measure(
     return MeasuredModels(latencies=latencies, conditions=conditions)
 
 
-def run_blocks(calls: Mapping[str, Call], progress: Progress, blocks: int = BLOCKS) -> dict[str, list[Nanoseconds]]:
+def run_blocks(calls: Mapping[str, Call], progress: Progress, blocks: int) -> dict[str, list[Nanoseconds]]:
     """Times of every call, per name and block. Each name gets as many calls a block as fit into BLOCK_NS."""
     for call in calls.values():
         for _ in range(WARM_UP_CALLS):
