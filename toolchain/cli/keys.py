@@ -30,13 +30,13 @@ def create(folder: Directory = None, as_json: JsonOption = False) -> None:
 
     keys = open_keys(folder)
     create_root(keys, datetime.now(UTC))
-    result = {"root": str(keys.seed), **{role: keys.public_key(role).keyid for role in keys.roles()}}
+    ids = {role: keys.public_key(role).keyid for role in keys.roles()}
     if as_json:
-        emit_json(result)
+        emit_json({"root": str(keys.seed), "keys": ids})
         return
     emit(f"{keys.seed}  trust root, public: fleet init --root {keys.seed}")
-    for role in keys.roles():
-        emit(f"{keys.path / role}.key  {result[role][:16]}  secret, never leaves this machine")
+    for role, keyid in ids.items():
+        emit(f"{keys.path / role}.key  {keyid[:16]}  secret, never leaves this machine")
 
 
 @app.command()

@@ -34,4 +34,4 @@ def create_project(folder: Path, model: str) -> list[Path]:
 def _module(model: str) -> str:
     """The model's name as Python can import it."""
     module = model.replace("-", "_")
-    return f"{module}_model" if keyword.iskeyword(module) or module[0].isdigit() else module
+    return f"model_{module}" if keyword.iskeyword(module) or module[0].isdigit() else module
