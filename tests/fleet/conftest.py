@@ -1,5 +1,6 @@
 """A fleet's home on disk, an API over it, and a peer that plays devices by writing reports and windows into the store."""
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -27,9 +28,17 @@ def config(tmp_path: Path) -> Config:
     return load(None, {"scheduler.evaluate_ms": 50}, {"EDGEWRIGHT_FLEET_HOME": str(tmp_path / "home")})[0]
 
 
+@pytest.fixture(scope="session")
+def fresh_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home as `fleet init` leaves it; making one takes longer than most tests, so each gets a copy."""
+    home = tmp_path_factory.mktemp("fleet") / "home"
+    initialise(load(None, {}, {"EDGEWRIGHT_FLEET_HOME": str(home)})[0], root_json())
+    return home
+
+
 @pytest.fixture
-def services(config: Config, clock: Clock) -> Iterator[Services]:
-    initialise(config, root_json())
+def services(config: Config, clock: Clock, fresh_home: Path) -> Iterator[Services]:
+    shutil.copytree(fresh_home, config.home)
     opened = open_services(config, clock.now_ms)
     yield opened
     opened.close()
