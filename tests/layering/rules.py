@@ -17,6 +17,7 @@ ALLOWED: dict[str, tuple[str, ...]] = {
         "runtime.contract",
         "runtime.backends",
         "runtime.processing",
+        "runtime.errors",  # what the two above raise
         "runtime.monitor.cells",
         "runtime.monitor.streams",
         "fleet.client",
