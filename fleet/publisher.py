@@ -30,7 +30,7 @@ from fleet.store.tables import Event, Twin
 from fleet.store.twins import TwinRepository
 from fleet.trust.store import TrustStore
 from runtime.contract.canonical import DESIRED_LIMIT, write_message
-from runtime.contract.deployment import Desired, Settings
+from runtime.contract.deployment import Deployment, Desired, Settings
 from runtime.contract.errors import ContractError, MalformedError
 from runtime.contract.topics import QOS, Channel, topic
 from runtime.contract.trust import ENVELOPE_OVERHEAD
@@ -153,7 +153,9 @@ class Publisher:
         if all(twin.desired is not None for twin in twins):
             return [Sealed(twin.device, twin.generation, twin.desired) for twin in twins if twin.desired is not None]
         with self._database.write() as session:
-            return [sealed for twin in self._unsent(session) if (sealed := self._sealed(session, twin)) is not None]
+            twins = self._unsent(session)
+            wanted = TwinRepository(session).deployments_of([twin.device for twin in twins])
+            return [sealed for twin in twins if (sealed := self._sealed(session, twin, wanted[twin.device])) is not None]
 
     def _unsent(self, session: Session) -> list[Twin]:
         may_seal = self._may_seal()
@@ -170,7 +172,7 @@ class Publisher:
         self._is_held_back = not is_authorized
         return is_authorized
 
-    def _sealed(self, session: Session, twin: Twin) -> Sealed | None:
+    def _sealed(self, session: Session, twin: Twin, deployments: tuple[Deployment, ...]) -> Sealed | None:
         """This generation, signed now if it was not; None if it cannot be, or is not the newest any more."""
         if twin.desired is not None:
             return Sealed(twin.device, twin.generation, twin.desired)
@@ -184,7 +186,7 @@ class Publisher:
                 issued_at=now_s,
                 expires=expires,
                 settings=msgspec.convert(defaults | twin.settings, Settings),
-                deployments=TwinRepository(session).deployments(twin.device),
+                deployments=deployments,
             )
             envelope = self._trust.seal(write_message(desired, PAYLOAD_LIMIT), PAYLOAD_LIMIT)
         except (ContractError, msgspec.ValidationError) as error:

@@ -53,18 +53,27 @@ class TwinRepository:
 
     def deployments(self, device: str) -> tuple[Deployment, ...]:
         """What the desired state should list, in the order of the models' names."""
+        return self.deployments_of([device])[device]
+
+    def deployments_of(self, devices: Sequence[str]) -> dict[str, tuple[Deployment, ...]]:
+        """The same for many devices in one query; every one of them is in the answer."""
         rows = self._session.execute(
-            select(Wanted, Artifact).join(Artifact, Artifact.id == Wanted.artifact_id).where(Wanted.device == device)
-        ).all()
-        return tuple(
-            Deployment(
-                model=wanted.model,
-                artifact=ArtifactRef(version=artifact.version, target=artifact.target, sha256=artifact.sha256),
-                rollout=wanted.rollout,
-                attempt=wanted.attempt,
-            )
-            for wanted, artifact in sorted(rows, key=lambda row: row[0].model)
+            select(Wanted, Artifact)
+            .join(Artifact, Artifact.id == Wanted.artifact_id)
+            .where(Wanted.device.in_(devices))
+            .order_by(Wanted.device, Wanted.model)
         )
+        found: dict[str, list[Deployment]] = {device: [] for device in devices}
+        for wanted, artifact in rows:
+            found[wanted.device].append(
+                Deployment(
+                    model=wanted.model,
+                    artifact=ArtifactRef(version=artifact.version, target=artifact.target, sha256=artifact.sha256),
+                    rollout=wanted.rollout,
+                    attempt=wanted.attempt,
+                )
+            )
+        return {device: tuple(deployments) for device, deployments in found.items()}
 
     def unpublished(self, limit: int = 1000) -> Sequence[Twin]:
         """Twins of unrevoked devices whose newest generation was not handed to the broker yet."""
@@ -87,7 +96,10 @@ class TwinRepository:
         ).all()
 
     def seal(self, device: str, generation: int, envelope: bytes, expires_s: int) -> bool:
-        """Keep the signed bytes of a generation. False if it has bytes already, or is not the newest any more."""
+        """Keep the signed bytes of a generation. False if it has bytes already, or is not the newest any more.
+
+        This and `mark_published` write past the session: a twin read before shows the old values.
+        """
         return self._changed(
             update(Twin)
             .where(Twin.device == device, Twin.generation == generation, Twin.desired.is_(None))
@@ -151,7 +163,9 @@ class TwinRepository:
         self._session.flush()
 
     def _changed(self, statement: object) -> bool:
-        return bool(self._session.execute(statement).rowcount)  # type: ignore[call-overload]
+        # Left to itself SQLAlchemy compares each statement with every twin in memory: a batch of 500 became 20 times slower.
+        options = {"synchronize_session": False}
+        return bool(self._session.execute(statement, execution_options=options).rowcount)  # type: ignore[call-overload]
 
 
 def profile_of(twin: Twin) -> DeviceProfile | None:
