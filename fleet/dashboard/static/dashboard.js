@@ -1,5 +1,6 @@
 // What HTML cannot do alone: confirmation dialogs, the live indicator, the theme switch and values under the pointer.
 // Everything is delegated from the document, because live updates replace parts of the page at any time.
+/* global Idiomorph */
 (() => {
   "use strict";
   const root = document.documentElement;
@@ -26,6 +27,10 @@
       button.textContent = "Copied";
     });
   }
+
+  // A live update brings fresh markup in which every question is closed and every detail folded. What the reader has
+  // opened stays as it is: the attribute belongs to the reader, not to the server.
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => name !== "open" || !node.matches("dialog, details");
 
   document.addEventListener("htmx:sseOpen", () => { root.dataset.live = "on"; });
   document.addEventListener("htmx:sseError", () => { root.dataset.live = "off"; });

@@ -55,6 +55,15 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         yield story
 
 
+@pytest.fixture(scope="module")
+def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
+    """No device, no release."""
+    story = open_story(tmp_path_factory.mktemp("empty") / "home")
+    with serving(create_app(story.services)) as url:
+        story.url = url
+        yield story
+
+
 @pytest.fixture
 def story(tmp_path: Path) -> Iterator[Story]:
     """Four devices on 1.0.0 and a rollout of 1.1.0 whose first stage soaks."""

@@ -2,15 +2,12 @@
 
 import re
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import pytest
 
-from fleet.app import create_app
-from tests.fleet.dashboard.conftest import open_story, signed_in
+from tests.fleet.dashboard.conftest import signed_in
 from tests.fleet.dashboard.story import Story
-from tests.fleet.serving import serving
 
 
 @pytest.fixture(scope="module")
@@ -162,9 +159,8 @@ def test_what_is_not_there_has_a_page_with_the_stable_code(viewer: httpx.Client,
     assert page.headers["content-type"].startswith("text/html")
 
 
-def test_an_empty_fleet_says_what_to_do_next(tmp_path: Path) -> None:
-    story = open_story(tmp_path / "home")
-    with serving(create_app(story.services)) as url, signed_in(url, "viewer") as browser:
+def test_an_empty_fleet_says_what_to_do_next(empty: Story) -> None:
+    with signed_in(empty.url, "viewer") as browser:
         for path, hint in (
             ("/", "fleet token enrol"),
             ("/rollouts", "fleet rollout create"),
@@ -174,6 +170,6 @@ def test_an_empty_fleet_says_what_to_do_next(tmp_path: Path) -> None:
             page = browser.get(path)
             assert page.status_code == 200
             assert hint in page.text
-        story.devices.enrol("gw-1", report=False)
+        empty.devices.enrol("gw-1", report=False)
         for path in ("/devices/gw-1", "/devices/gw-1/drift"):
             assert "Serves nothing yet" in browser.get(path).text
