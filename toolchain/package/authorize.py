@@ -14,6 +14,7 @@ from tuf.api.metadata import Root, TargetFile, Targets
 from fleet.client import Client
 from runtime.contract.errors import MetadataError
 from runtime.contract.trust import DIRECTOR_TARGET, key_id
+from toolchain.errors import KeysError
 from toolchain.files import write_durably
 from toolchain.package.fleet import reaching
 from toolchain.package.keys import KeyFolder
@@ -46,8 +47,13 @@ class Authorization(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def create_root(keys: KeyFolder, now: datetime) -> bytes:
-    """Make the root and targets keys and the seed root that a fleet is initialised with; returns the seed's bytes."""
-    root_key, targets_key = keys.create(Root.type), keys.create(Targets.type)
+    """Make the root and targets keys and the seed root that a fleet is initialised with; returns the seed's bytes.
+
+    Keys that an interrupted attempt left behind are used. Raises KeysError when the folder has a root already.
+    """
+    if keys.seed.exists():
+        raise KeysError(f"{keys.seed} exists already: rotate its keys, or choose another folder with --dir")
+    root_key, targets_key = keys.find_or_create(Root.type), keys.find_or_create(Targets.type)
     raw = seal(first_root(root_key.public_key, targets_key.public_key, now), [root_key])
     write_durably(keys.seed, raw)
     return raw
@@ -83,7 +89,7 @@ def rotate(client: Client, keys: KeyFolder, role: RotatedRole, now: datetime) ->
     trusted = TrustedMetadata(keys)
     current = fetch_current(client, trusted)
     old = keys.signer(Root.type, current.root.roles[Root.type].keyids)
-    new = keys.create_next(role)
+    new = keys.find_or_create_next(role)
     root = next_root(current.root, {role: new.public_key}, now)
     metadata = {Root.type: seal(root, [old, new] if role == Root.type else [old])}
     if role == Targets.type and current.targets:

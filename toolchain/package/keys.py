@@ -52,14 +52,13 @@ class KeyFolder:
         keys = (file.name for file in self.path.glob("*.key"))
         return tuple(sorted(name.removesuffix(".key") for name in keys if not name.endswith(NEXT_SUFFIX)))
 
-    def create(self, role: str) -> CryptoSigner:
-        """Make the key of a role that has none. Raises KeysError when it has one: keys are never overwritten."""
-        return self._write(self._file(role))
+    def find_or_create(self, role: str) -> CryptoSigner:
+        """The key of a role, made when it has none. Keys are never overwritten."""
+        return self._find_or_write(self._file(role))
 
-    def create_next(self, role: str) -> CryptoSigner:
+    def find_or_create_next(self, role: str) -> CryptoSigner:
         """The key a rotation will bring in; one left over from an interrupted rotation is used, not replaced."""
-        file = self._next_file(role)
-        return self._read(file) if file.exists() else self._write(file)
+        return self._find_or_write(self._next_file(role))
 
     def promote(self, role: str) -> None:
         """End a rotation: the next key replaces the old one, in one rename."""
@@ -91,9 +90,9 @@ class KeyFolder:
     def _next_file(self, role: str) -> Path:
         return self._file(role).with_suffix(NEXT_SUFFIX)
 
-    def _write(self, file: Path) -> CryptoSigner:
+    def _find_or_write(self, file: Path) -> CryptoSigner:
         if file.exists():
-            raise KeysError(f"{file} exists already: rotate it, or choose another folder with --keys")
+            return self._read(file)
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         encryption: KeySerializationEncryption = BestAvailableEncryption(self._passphrase) if self._passphrase else NoEncryption()
         pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, encryption)

@@ -105,7 +105,7 @@ class _Publisher:
 
     def _delegate(self, targets: Targets) -> Targets:
         """A model's first release: targets metadata that delegates to the model's key, made here unless an attempt left it."""
-        key = self._keys.public_key(self._role) if self._role in self._keys.roles() else self._keys.create(self._role).public_key
+        key = self._keys.find_or_create(self._role).public_key
         following = next_targets(targets, self._now)
         delegate_model(following, self._release.model, key)
         return following

@@ -82,11 +82,7 @@ def read_artifact(path: Path) -> Artifact:
 
 def read_release(path: Path) -> Release:
     """Read and check every artifact below a release directory, or a single artifact directory. Raises as `read_artifact`."""
-    is_artifact = (path / MANIFEST_NAME).is_file()
-    folders = [path] if is_artifact else sorted(file.parent for file in path.glob(f"*/{MANIFEST_NAME}"))
-    if not folders:
-        raise UsageError(f"{path} holds no artifact; name the directory that `toolchain build` wrote: OUT/MODEL/VERSION")
-    artifacts = tuple(sorted((read_artifact(folder) for folder in folders), key=lambda artifact: artifact.target))
+    artifacts = tuple(sorted((read_artifact(folder) for folder in _folders(path)), key=lambda artifact: artifact.target))
     names = {(artifact.manifest.value.model, artifact.manifest.value.version) for artifact in artifacts}
     if len(names) != 1:
         found = ", ".join(
@@ -100,13 +96,25 @@ def read_release(path: Path) -> Release:
     return Release(model=model, version=version, artifacts=artifacts)
 
 
+def _folders(path: Path) -> list[Path]:
+    """The artifact directories at `path`; every subdirectory of a release is one, so that none is left out unnoticed."""
+    if (path / MANIFEST_NAME).is_file():
+        return [path]
+    folders = sorted(entry for entry in path.glob("[!.]*") if entry.is_dir())
+    if not any((folder / MANIFEST_NAME).is_file() for folder in folders):
+        raise UsageError(f"{path} holds no artifact; name the directory that `toolchain build` wrote: OUT/MODEL/VERSION")
+    return folders
+
+
 def _document(path: Path, name: str, limit: int) -> bytes:
     file = path / name
     try:
         with file.open("rb") as stream:
             return stream.read(limit + 1)  # one byte over is enough for the contract to refuse it
     except (FileNotFoundError, NotADirectoryError) as error:
-        raise UsageError(f"{file} does not exist; name an artifact directory: OUT/MODEL/VERSION/TARGET") from error
+        raise UsageError(
+            f"{file} does not exist; build again, or name an artifact directory: OUT/MODEL/VERSION/TARGET"
+        ) from error
     except OSError as error:
         raise MalformedError(f"{file} cannot be read: {error.strerror}") from error
 

@@ -71,10 +71,14 @@ class TrustedMetadata:
         return file.read_bytes() if file.exists() else None
 
     def keep(self, role: str, raw: bytes) -> None:
-        """Remember metadata that the fleet is known to hold: from now on nothing older passes."""
+        """Remember metadata that the fleet is known to hold: from now on nothing older passes. Never goes back itself."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = self._root_file(parse(raw, Root).signed.version) if role == Root.type else self._folder / f"{role}.json"
-        write_durably(file, raw)
+        if role == Root.type:
+            write_durably(self._root_file(parse(raw, Root).signed.version), raw)
+            return
+        seen = self.newest(role)  # another publish on this machine may have been further meanwhile
+        if seen is None or parse(seen, Targets).signed.version <= parse(raw, Targets).signed.version:
+            write_durably(self._folder / f"{role}.json", raw)
 
     def _root_file(self, version: int) -> Path:
         return self._folder / f"{version}.root.json"

@@ -33,6 +33,14 @@ def test_keys_are_never_overwritten(keys: KeyFolder) -> None:
         create_root(keys, NOW)
 
 
+def test_an_interrupted_creation_is_taken_up_again(keys: KeyFolder) -> None:
+    keys.seed.unlink()
+    (keys.path / "targets.key").unlink()
+    before = keys.public_key("root").keyid
+    create_root(keys, NOW)
+    assert keys.public_key("root").keyid == before
+
+
 def test_a_key_others_can_read_is_refused(keys: KeyFolder) -> None:
     (keys.path / "root.key").chmod(0o644)
     with pytest.raises(KeysError, match="chmod 600"):
@@ -41,7 +49,7 @@ def test_a_key_others_can_read_is_refused(keys: KeyFolder) -> None:
 
 def test_a_passphrase_encrypts_and_is_asked_for(tmp_path: Path) -> None:
     folder = KeyFolder(tmp_path / "secret", "open sesame")
-    folder.create("root")
+    folder.find_or_create("root")
     assert b"ENCRYPTED" in (tmp_path / "secret/root.key").read_bytes()
     with pytest.raises(KeysError, match="EDGEWRIGHT_KEY_PASSPHRASE"):
         KeyFolder(tmp_path / "secret").public_key("root")
@@ -69,7 +77,7 @@ def test_another_kind_of_key_is_refused(keys: KeyFolder) -> None:
 
 def test_a_role_name_cannot_leave_the_folder(keys: KeyFolder) -> None:
     with pytest.raises(KeysError, match="not the name of a role"):
-        keys.create("../root")
+        keys.find_or_create("../root")
 
 
 def test_a_folder_without_the_key_says_which_one_is_wanted(keys: KeyFolder) -> None:

@@ -165,16 +165,24 @@ def test_a_missing_file_stops_the_signing(fleet: FleetPeer, keys: KeyFolder, tmp
         send(fleet, keys, artifact.parent)
 
 
+def test_a_target_that_lost_its_manifest_is_not_left_out(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path) -> None:
+    make_artifact(tmp_path)
+    (make_artifact(tmp_path, target="aarch64-cpu") / "manifest.json").unlink()
+    with pytest.raises(UsageError, match=r"aarch64-cpu/manifest\.json does not exist"):
+        send(fleet, keys, tmp_path / "digits/1.0.0")
+
+
 def test_a_directory_without_artifacts_is_a_usage_error(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="toolchain build"):
         send(fleet, keys, tmp_path)
 
 
 def test_two_releases_in_one_directory_are_refused(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path) -> None:
+    (tmp_path / "mixed").mkdir()
     for version in ("1.0.0", "1.1.0"):
-        make_artifact(tmp_path, version=version).rename(tmp_path / version.replace(".", "-"))
+        make_artifact(tmp_path, version=version).rename(tmp_path / "mixed" / version)
     with pytest.raises(UsageError, match="mixes releases"):
-        send(fleet, keys, tmp_path)
+        send(fleet, keys, tmp_path / "mixed")
 
 
 # What the fleet may not do to the publisher.
