@@ -12,7 +12,6 @@ import numpy as np
 
 from runtime.backends.base import Tensors
 from runtime.contract.artifact import Manifest
-from runtime.errors import RequestError
 from runtime.monitor.monitor import WindowCounts
 from runtime.serving.repository import Repository
 
@@ -41,16 +40,11 @@ class Runtime:
 
         Returns the network's outputs by name. Raises RequestError (ModelNotFoundError among them) or InferenceError.
         """
-        served = self._repository.acquire(model or self._only_model())
-        try:
-            served.check(inputs)
-            return served.infer(inputs)
-        finally:
-            served.release()
+        return self._repository.infer(model or self._repository.only(), inputs)[1]
 
     def take_window(self, model: str = "") -> WindowCounts:
         """What was seen since the last call, as the daemon would report it."""
-        return self._repository.get(model or self._only_model()).monitor.take()
+        return self._repository.get(model or self._repository.only()).monitor.take()
 
     def close(self) -> None:
         """Close every model; closing twice is no error."""
@@ -61,9 +55,3 @@ class Runtime:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self.close()
-
-    def _only_model(self) -> str:
-        served = self._repository.models()
-        if len(served) != 1:
-            raise RequestError(f"{len(served)} models are open: name the one to run")
-        return served[0].manifest.model

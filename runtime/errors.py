@@ -18,7 +18,8 @@ DaemonError                     daemon.error
 │   └── ModelNotFoundError      request.unknown_model
 ├── UnavailableError            serving.unavailable      not now: 503, worth a retry elsewhere or later
 │   ├── OverloadedError         serving.overloaded       too many requests or connections at once
-│   └── DrainingError           serving.draining         the daemon is about to stop
+│   ├── DrainingError           serving.draining         the daemon is about to stop
+│   └── RetiredError            serving.retired          another version has taken this one's place: ask that
 ├── UpdateError                 update.failed            ends an update; the old version goes on serving
 │   ├── FetchError              update.fetch_failed      worth a retry: network or store
 │   ├── DiskFullError           update.disk_full         nothing half-written is left behind
@@ -114,6 +115,10 @@ class OverloadedError(UnavailableError):
 
 class DrainingError(UnavailableError):
     code = "serving.draining"
+
+
+class RetiredError(UnavailableError):
+    code = "serving.retired"
 
 
 class UpdateError(DaemonError):

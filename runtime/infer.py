@@ -25,11 +25,10 @@ def infer_file(state_dir: Path, model: str, source: Path, out: Path | None) -> d
     except (OSError, ValueError) as error:
         raise RequestError(f"{source}: {error}; give an .npz file with one array per input") from error
     served = open_artifact(slots.directory(model, slot))
-    served.acquire()
     try:
+        served.check(inputs)
         outputs = served.infer(inputs)
     finally:
-        served.release()
         served.retire()
     if out is not None:
         np.savez(out, allow_pickle=False, **outputs)

@@ -34,14 +34,14 @@ class MonitorLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bounds on one model's monitor.
 
     rows_per_window: enough for cell shares within 0.7 points, and a window stays below 1 kB compressed.
-    cpu_permille: of wall time, after a burst of burst_ms; images cost up to 100 times what table rows do.
+    cpu_permille: of wall time, saved up to burst_ms; images cost up to 100 times what table rows do.
     """
 
     rows_per_window: Annotated[int, Meta(ge=1)] = 5_000
     block_rows: Annotated[int, Meta(ge=1, le=65_536)] = 256
     block_bytes: Annotated[int, Meta(ge=1)] = 1 << 20
     cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 10
-    burst_ms: Annotated[int, Meta(ge=0)] = 100
+    burst_ms: Annotated[int, Meta(ge=0)] = 20
 
 
 class WindowCounts(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,14 +101,18 @@ class Monitor:
         self._latency_sum_ns = 0
         self._taken = self._totals()
 
-    def observe(self, inputs: Tensors, outputs: Tensors, latency_ns: int) -> None:
-        """Note one successful inference. Arrays are copied or counted before this returns."""
+    def observe(self, inputs: Tensors, outputs: Tensors, rows: int, latency_ns: int) -> None:
+        """Note one successful inference on `rows` examples. Arrays are copied or counted before this returns."""
         with self._lock:
             self._requests += 1
             self._latency[latency_cell(latency_ns)] += 1
             self._latency_sum_ns += latency_ns
-            if self._watched:
-                self._watch([inputs[name] if name in inputs else outputs[name] for name in self._watched])
+            if not self._watched:
+                return
+            if self._window_rows + rows > self._limits.rows_per_window or not self._budget.allows(self._clock_ns):
+                self._dropped += rows
+            else:
+                self._watch([inputs[name] if name in inputs else outputs[name] for name in self._watched], rows)
 
     def observe_error(self) -> None:
         """Note one inference that failed."""
@@ -141,15 +145,14 @@ class Monitor:
         with self._lock:
             return self._totals()
 
-    def _watch(self, batch: list[np.ndarray]) -> None:
-        """Keep a batch for counting, where the budget allows and its tensors speak of the same examples."""
+    def _watch(self, batch: list[np.ndarray], rows: int) -> None:
+        """Keep a batch for counting, unless its tensors speak of different numbers of examples."""
         block = self._block
         if not block.takes(batch):
             self._count(block.clear())
             block.reshape(batch)
-        rows = block.batch_rows
-        if not rows or self._window_rows + rows > self._limits.rows_per_window or not self._budget.allows(self._clock_ns):
-            self._dropped += batch[0].shape[0]
+        if block.batch_rows != rows:
+            self._dropped += rows
             return
         self._window_rows += rows
         self._rows += rows
@@ -281,7 +284,7 @@ class _CpuBudget:
     def __init__(self, limits: MonitorLimits, now_ns: int) -> None:
         self._permille = limits.cpu_permille
         self._largest_ns = limits.burst_ms * 1_000_000
-        self._credit_ns = self._largest_ns
+        self._credit_ns = 0  # the first block is free; a full bucket would tax the first seconds of every window
         self._filled_ns = now_ns
 
     def allows(self, clock_ns: Callable[[], int]) -> bool:

@@ -26,10 +26,9 @@ from runtime.errors import (
 from runtime.serving.limits import LimitSettings
 from runtime.serving.messages import InferRequest, decode_request, encode_response
 from runtime.serving.metrics import CONTENT_TYPE, render_metrics
-from runtime.serving.model import ServedModel
 from runtime.serving.protocol import Hub, Request, Response
 from runtime.serving.repository import Repository
-from runtime.serving.workers import Outputs, Workers
+from runtime.serving.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -107,11 +106,7 @@ class App:
         raise _no_route(path)
 
     def _describe_model(self, model: str, release: str, action: str) -> Response:
-        served = self._repository.acquire(model, release)
-        try:
-            manifest = served.manifest
-        finally:
-            served.release()
+        manifest = self._repository.get(model, release).manifest
         if action == "ready":
             return _json({"name": manifest.model, "ready": not self.is_draining}, 503 if self.is_draining else 200)
         return _json(
@@ -131,32 +126,28 @@ class App:
         if json_bytes > self._limits.json_bytes:
             raise RequestTooLargeError(f"the JSON part is over the limit of {self._limits.json_bytes} bytes; send binary tensors")
         asked = decode_request(request.body, request.head_length)
-        served = self._repository.acquire(model, release)
-        try:
-            served.check(asked.inputs)
-            if not self._workers.is_busy(model) and served.expected_ns(served.rows(asked.inputs)) <= self._inline_ns:
-                response = _infer_response(asked, served, served.infer(asked.inputs))
-                served.release()
-                return response
-            running = self._workers.submit(served, asked.inputs)
-        except BaseException:
-            served.release()
-            raise
+        served = self._repository.get(model, release)
+        served.check(asked.inputs)
+        run = partial(self._run, asked, model, release)
+        if not self._workers.is_busy(model) and served.expected_ns(served.rows(asked.inputs)) <= self._inline_ns:
+            return run()
+        running = self._workers.submit(model, run)
         answer: asyncio.Future[Response] = running.get_loop().create_future()
-        running.add_done_callback(partial(self._finish, asked, served, answer))
+        running.add_done_callback(partial(self._finish, answer))
         return answer
 
-    def _finish(
-        self, asked: InferRequest, served: ServedModel, answer: "asyncio.Future[Response]", running: "asyncio.Future[Outputs]"
-    ) -> None:
+    def _run(self, asked: InferRequest, model: str, release: str) -> Response:
+        """Infer and encode; in the event loop's thread or in the model's."""
+        served, outputs = self._repository.infer(model, asked.inputs, release)
+        manifest = served.manifest
+        body, head_length = encode_response(asked, manifest.model, manifest.version, manifest.outputs, outputs)
+        return Response(200, _JSON if head_length is None else _BINARY % head_length, body)
+
+    def _finish(self, answer: "asyncio.Future[Response]", running: "asyncio.Future[Response]") -> None:
         try:
-            if running.cancelled():
-                raise DrainingError("the daemon is stopping")
-            response = _infer_response(asked, served, running.result())
+            response = error_response(DrainingError("the daemon is stopping")) if running.cancelled() else running.result()
         except Exception as error:  # noqa: BLE001 - as in handle
             response = error_response(error)
-        finally:
-            served.release()
         if not answer.done():
             answer.set_result(self._counted(response))
 
@@ -172,12 +163,6 @@ def error_response(error: Exception) -> Response:
         return _json({"error": str(error), "code": error.code}, status)
     log.error("a request failed unexpectedly", exc_info=error)
     return _json({"error": "internal error", "code": DaemonError.code}, 500)
-
-
-def _infer_response(asked: InferRequest, served: ServedModel, outputs: Outputs) -> Response:
-    manifest = served.manifest
-    body, head_length = encode_response(asked, manifest.model, manifest.version, manifest.outputs, outputs)
-    return Response(200, _JSON if head_length is None else _BINARY % head_length, body)
 
 
 def _model_address(parts: list[str], path: bytes) -> tuple[str, str, str]:

@@ -10,7 +10,7 @@ from runtime.backends.base import LoadedModel, Tensors
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import ArtifactRef, Manifest, TensorSpec
 from runtime.contract.deployment import Role
-from runtime.errors import InferenceError, RequestError
+from runtime.errors import InferenceError, RequestError, RetiredError
 from runtime.monitor.monitor import Monitor
 
 # The running cost moves a sixteenth of the way to each new one, and takes none for more than double: a device's pauses (a
@@ -26,7 +26,8 @@ UNKNOWN_COST_NS = 1_000_000_000
 class ServedModel:
     """Runs requests one at a time, whatever thread they come from, and watches every one.
 
-    In use between `acquire` and `release`; closed once retired and unused, so no request ever meets a closed engine.
+    Once retired it refuses, and closes its engine as soon as no inference is under way: a request runs wholly on one version
+    or is told to ask the next, and never meets a closed engine.
     """
 
     def __init__(
@@ -40,50 +41,37 @@ class ServedModel:
         self._expected = [_Expected(spec) for spec in manifest.inputs]
         self._first = manifest.inputs[0].name
         self._running = threading.Lock()
-        self._users_lock = threading.Lock()
-        self._users = 0
         self._is_retired = False
         self._cost_ns = UNKNOWN_COST_NS
 
-    def acquire(self) -> bool:
-        """Keep the engine open until `release`; False when it is retired and another version must be asked for."""
-        with self._users_lock:
-            if self._is_retired:
-                return False
-            self._users += 1
-            return True
-
-    def release(self) -> None:
-        with self._users_lock:
-            self._users -= 1
-            is_last = self._is_retired and not self._users
-        if is_last:
-            self._model.close()
-
     def retire(self) -> None:
-        """Take no new requests, and close when the last one ends. Retiring twice is no error."""
-        with self._users_lock:
-            is_unused = not self._is_retired and not self._users
-            self._is_retired = True
-        if is_unused:
-            self._model.close()
+        """Run nothing more, and close when the inference under way ends; does not wait for it. Twice is no error."""
+        self._is_retired = True
+        self._close_if_unused()
 
     def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Run once and watch it. inputs: have passed `check`. The caller holds the model by `acquire`.
+        """Run once and watch it. inputs: have passed `check`.
 
-        Raises InferenceError when the engine fails.
+        Raises RetiredError when another version has taken over, InferenceError when the engine fails.
         """
         try:
             with self._running:
+                if self._is_retired:
+                    raise RetiredError(f"{self.manifest.model} {self.manifest.version} serves no more")
                 started = time.perf_counter_ns()
-                outputs = self._model.infer(inputs)
+                try:
+                    outputs = self._model.infer(inputs)
+                except Exception:
+                    self.monitor.observe_error()
+                    raise
                 taken = time.perf_counter_ns() - started
-        except Exception:
-            self.monitor.observe_error()
-            raise
-        self.monitor.observe(inputs, outputs, taken)
+        finally:
+            if self._is_retired:
+                self._close_if_unused()
+        rows = self.rows(inputs)
+        self.monitor.observe(inputs, outputs, rows, taken)
         cost = self._cost_ns
-        self._cost_ns += (min(taken // self.rows(inputs), _COST_GROWTH * cost + _COST_STEP_NS) - cost) // _COST_WEIGHT
+        self._cost_ns += (min(taken // rows, _COST_GROWTH * cost + _COST_STEP_NS) - cost) // _COST_WEIGHT
         return outputs
 
     def check(self, inputs: Tensors) -> None:
@@ -119,6 +107,14 @@ class ServedModel:
                 return
             taken.append(clock_ns() - started)
         self._cost_ns = min(taken) // self.rows(inputs)
+
+    def _close_if_unused(self) -> None:
+        """Whoever fails to get the lock leaves the closing to its holder, who looks for `_is_retired` when it is done."""
+        if self._running.acquire(blocking=False):
+            try:
+                self._model.close()
+            finally:
+                self._running.release()
 
 
 class _Expected:

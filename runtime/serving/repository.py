@@ -1,20 +1,22 @@
 """Which models serve now, and how does one version take another's place under load?
 
-A switch is one assignment: a request sees the old version or the new one, never neither. The old engine closes when the
-last request that holds it has ended.
+A switch is one assignment: a request runs on the old version or the new one, never on neither. The old engine closes when
+the inference under way in it ends; what still waits for it goes to the new version.
 """
 
 import threading
 from pathlib import Path
 
-from runtime.backends.base import LoadedModel, get_backend
+import numpy as np
+
+from runtime.backends.base import LoadedModel, Tensors, get_backend
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import MANIFEST_NAME, REFERENCE_NAME, ArtifactRef, Manifest, TensorSpec, read_manifest
 from runtime.contract.canonical import MANIFEST_LIMIT
 from runtime.contract.deployment import Role
 from runtime.contract.errors import DigestError
 from runtime.contract.telemetry import read_reference
-from runtime.errors import ModelLoadError, ModelNotFoundError
+from runtime.errors import ModelLoadError, ModelNotFoundError, RequestError, RetiredError
 from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.processing import check_steps
 from runtime.serving.model import ServedModel
@@ -86,22 +88,35 @@ class Repository:
             previous.retire()
         return previous
 
-    def acquire(self, model: str, version: str = "") -> ServedModel:
-        """The model for one request, which must `release` it. Raises ModelNotFoundError."""
-        while True:
-            served = self.get(model)
-            if version and served.manifest.version != version:
-                raise ModelNotFoundError(f"{model} serves version {served.manifest.version}, not {version}")
-            if served.acquire():
-                return served
-            # It was retired between the two lines: the next look finds its successor, or nothing.
+    def infer(self, model: str, inputs: Tensors, version: str = "") -> tuple[ServedModel, dict[str, np.ndarray]]:
+        """Run one request on what serves now; also says which version that was.
 
-    def get(self, model: str) -> ServedModel:
-        """What serves now, for a look that needs no engine. Raises ModelNotFoundError."""
+        version: "" for any. Raises ModelNotFoundError, RequestError for tensors that do not fit, InferenceError.
+        """
+        while True:
+            served = self.get(model, version)
+            served.check(inputs)
+            try:
+                return served, served.infer(inputs)
+            except RetiredError:
+                if self._served.get(model) is served:
+                    raise  # nobody switched: it was retired behind the repository's back
+                # Otherwise the next look finds its successor, or nothing.
+
+    def get(self, model: str, version: str = "") -> ServedModel:
+        """What serves now. Raises ModelNotFoundError, also for another version than the one asked for."""
         served = self._served.get(model)
         if served is None:
             raise ModelNotFoundError(f"unknown model {model!r}; serving: {', '.join(sorted(self._served)) or 'none'}")
+        if version and served.manifest.version != version:
+            raise ModelNotFoundError(f"{model} serves version {served.manifest.version}, not {version}")
         return served
+
+    def only(self) -> str:
+        """The name of the model that serves, where it is the only one. Raises RequestError otherwise."""
+        if len(self._served) != 1:
+            raise RequestError(f"{len(self._served)} models are open: name the one to run")
+        return next(iter(self._served))
 
     def models(self) -> tuple[ServedModel, ...]:
         return tuple(served for _, served in sorted(self._served.items()))

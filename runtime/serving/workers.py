@@ -4,15 +4,13 @@ Each slow model gets one thread: engines bring their own parallelism, and a mode
 """
 
 import asyncio
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
-import numpy as np
-
-from runtime.backends.base import Tensors
 from runtime.errors import OverloadedError
-from runtime.serving.model import ServedModel
 
-Outputs = dict[str, np.ndarray]
+Result = TypeVar("Result")
 
 
 class Workers:
@@ -28,16 +26,15 @@ class Workers:
         """Whether a request for this model is under way or queued, so that running another here would block the loop."""
         return self._waiting.get(model, 0) > 0
 
-    def submit(self, served: ServedModel, inputs: Tensors) -> "asyncio.Future[Outputs]":
-        """Run `served.infer` in the model's thread. Raises OverloadedError when too many wait already."""
-        model = served.manifest.model
+    def submit(self, model: str, run: Callable[[], Result]) -> "asyncio.Future[Result]":
+        """Call `run` in the model's thread. Raises OverloadedError when too many wait already."""
         waiting = self._waiting.get(model, 0)
         if waiting >= self._most_waiting:
             raise OverloadedError(f"{waiting} requests for {model} are waiting already")
         if model not in self._executors:
             self._executors[model] = ThreadPoolExecutor(1, thread_name_prefix=f"infer-{model}")
         self._waiting[model] = waiting + 1
-        future = asyncio.get_running_loop().run_in_executor(self._executors[model], served.infer, inputs)
+        future = asyncio.get_running_loop().run_in_executor(self._executors[model], run)
         future.add_done_callback(lambda _: self._done(model))
         return future
 

@@ -547,8 +547,7 @@ def test_a_client_that_leaves_during_its_inference_leaves_nothing_behind(endpoin
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
     _wait(lambda: endpoint.server.connections == 0)
     gated.gate.set()
-    served = repository.get("tiny")
-    _wait(lambda: served._users == 0)
+    _wait(lambda: repository.counts("tiny") == (1, 0))
     with Client(endpoint) as client:
         client.send(infer())
         assert client.read()[0] == 200

@@ -6,10 +6,22 @@ import msgspec
 import numpy as np
 import pytest
 
+from runtime.backends.base import get_backend
 from runtime.contract.artifact import Processing, Step, TensorSpec, read_manifest
 from runtime.contract.canonical import write_json
 from runtime.contract.errors import ContractError, DigestError, MalformedError
-from runtime.errors import DaemonError, EngineOptionError, EngineUnknownError, ModelLoadError, ModelNotFoundError, ProcessingError
+from runtime.errors import (
+    DaemonError,
+    EngineOptionError,
+    EngineUnknownError,
+    InferenceError,
+    ModelLoadError,
+    ModelNotFoundError,
+    ProcessingError,
+    RetiredError,
+)
+from runtime.monitor.monitor import Monitor
+from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository, open_artifact
 from tests.runtime.serving.conftest import expected_scores, write_artifact
 
@@ -25,10 +37,8 @@ def test_an_opened_artifact_names_itself_and_computes(artifact):
     served = open_artifact(artifact)
     raw = read_manifest((artifact / "manifest.json").read_bytes())
     assert (served.artifact.version, served.artifact.target, served.artifact.sha256) == ("1.0.0", "any-cpu", raw.sha256)
-    assert served.acquire()
     np.testing.assert_allclose(served.infer(ROWS)["output"], expected_scores(ROWS["input"]), rtol=1e-5)
     assert served.monitor.take().rows == 2
-    served.release()
     served.retire()
 
 
@@ -111,32 +121,83 @@ def test_every_single_byte_of_the_manifest_matters_or_is_refused(artifact):
 
 
 def test_versions_and_unknown_models(repository):
-    assert repository.acquire("tiny", "1.0.0").manifest.version == "1.0.0"
+    assert repository.get("tiny", "1.0.0").manifest.version == "1.0.0"
     with pytest.raises(ModelNotFoundError, match=r"serves version 1\.0\.0"):
-        repository.acquire("tiny", "2.0.0")
+        repository.infer("tiny", ROWS, "2.0.0")
     with pytest.raises(ModelNotFoundError, match="serving: tiny"):
-        repository.acquire("other")
+        repository.infer("other", ROWS)
     assert repository.artifact("other") is None
     assert repository.counts("other") == (0, 0)
 
 
-def test_retiring_a_model_stops_it_and_closes_it_when_unused(repository):
-    served = repository.acquire("tiny")
+class Recorder:
+    """A model that says when it runs, goes on when told to, and remembers being closed."""
+
+    def __init__(self, inner):
+        self.inputs, self.outputs = inner.inputs, inner.outputs
+        self.running, self.go_on, self.is_closed = threading.Event(), threading.Event(), False
+        self._inner = inner
+
+    def infer(self, inputs):
+        self.running.set()
+        assert self.go_on.wait(10)
+        assert not self.is_closed
+        return self._inner.infer(inputs)
+
+    def close(self):
+        self.is_closed = True
+
+
+def test_a_retired_model_refuses_ends_what_it_runs_and_then_closes(repository, artifact):
+    manifest, held = repository.get("tiny").manifest, repository.artifact("tiny")
+    model = Recorder(get_backend("reference").load(artifact / "model.npz", {}))
+    served = ServedModel(manifest, held, model, Monitor(manifest))
+    repository.switch(served)
+    answers = []
+    running = threading.Thread(target=lambda: answers.append(served.infer(ROWS)["output"]))
+    running.start()
+    assert model.running.wait(5)
     assert repository.retire("tiny") is served
     assert repository.retire("tiny") is None
-    with pytest.raises(ModelNotFoundError):
-        repository.acquire("tiny")
-    served.infer(ROWS)
-    served.release()
-    with pytest.raises(DaemonError, match="closed"):
+    assert not model.is_closed
+    model.go_on.set()
+    running.join()
+    np.testing.assert_allclose(answers[0], expected_scores(ROWS["input"]), rtol=1e-5)
+    assert model.is_closed
+    with pytest.raises(RetiredError):
         served.infer(ROWS)
+    with pytest.raises(ModelNotFoundError):
+        repository.infer("tiny", ROWS)
+
+
+def test_a_request_that_waited_through_a_switch_runs_on_the_new_version(repository, artifact, tmp_path):
+    manifest, held = repository.get("tiny").manifest, repository.artifact("tiny")
+    model = Recorder(get_backend("reference").load(artifact / "model.npz", {}))
+    repository.switch(ServedModel(manifest, held, model, Monitor(manifest)))
+    versions = []
+    ask = lambda: versions.append(repository.infer("tiny", ROWS)[0].manifest.version)  # noqa: E731 - two threads do the same
+    threads = [threading.Thread(target=ask) for _ in range(2)]
+    threads[0].start()
+    assert model.running.wait(5)
+    threads[1].start()
+    repository.switch(repository.open(write_artifact(tmp_path / "newer", version="2.0.0")))
+    model.go_on.set()
+    for thread in threads:
+        thread.join()
+    assert sorted(versions) == ["1.0.0", "2.0.0"]
+    assert model.is_closed
+
+
+def test_a_model_retired_behind_the_repository_says_so(repository):
+    repository.get("tiny").retire()
+    with pytest.raises(RetiredError):
+        repository.infer("tiny", ROWS)
 
 
 def test_switching_to_the_same_artifact_again_keeps_it_open(repository):
     served = repository.get("tiny")
     assert repository.switch(served) is None
-    assert repository.acquire("tiny") is served
-    served.infer(ROWS)
+    assert repository.infer("tiny", ROWS)[0] is served
 
 
 def test_a_hundred_switches_under_load_fail_no_request_and_close_every_old_engine(tmp_path):
@@ -148,16 +209,13 @@ def test_a_hundred_switches_under_load_fail_no_request_and_close_every_old_engin
 
     def ask(index):
         while not stop.is_set():
-            served = repository.acquire("tiny")
             try:
-                outputs = served.infer(ROWS)["output"]
+                served, outputs = repository.infer("tiny", ROWS)
             except DaemonError as error:
                 failures.append(error)
                 return
-            finally:
-                served.release()
             scale = int(served.manifest.version[0])
-            if not np.allclose(outputs, expected_scores(ROWS["input"], scale), rtol=1e-5):
+            if not np.allclose(outputs["output"], expected_scores(ROWS["input"], scale), rtol=1e-5):
                 failures.append(served.manifest.version)
             answers[index] += 1
 
@@ -171,8 +229,9 @@ def test_a_hundred_switches_under_load_fail_no_request_and_close_every_old_engin
     assert failures == []
     assert min(answers) > 0
     for served in old:
-        assert not served.acquire()
-        with pytest.raises(DaemonError, match="closed"):
+        with pytest.raises(RetiredError):
             served.infer(ROWS)
+        with pytest.raises(InferenceError, match="closed"):
+            served._model.infer(ROWS)
     repository.close()
     assert repository.models() == ()
