@@ -206,19 +206,23 @@ def find_program(given: str = "") -> str:
 
 def access_list(fleet: str, revoked: Iterable[str]) -> str:
     """mosquitto's access list for this fleet: each side writes what `topics.DELIVERY` gives it and reads the other's."""
-    publisher, ingest, patterns = [], [], []
+    publisher: list[str] = []
+    ingest: list[str] = []
+    reconciler: list[str] = []
+    patterns: list[str] = []
     for channel, delivery in DELIVERY.items():
         branch = channel.value + ("/+" if delivery.has_id else "")
         if delivery.to_device:
             publisher.append(f"topic write {PREFIX}/{fleet}/+/{branch}")
             patterns.append(f"pattern read {PREFIX}/{fleet}/%u/{branch}")
         else:
-            ingest.append(f"topic read {PREFIX}/{fleet}/+/{branch}")
+            reader = reconciler if delivery.retained else ingest
+            reader.append(f"topic read {PREFIX}/{fleet}/+/{branch}")
             patterns.append(f"pattern write {PREFIX}/{fleet}/%u/{branch}")
     parts = [
         [f"user {service_name(PUBLISHER)}", *publisher],
         [f"user {service_name(INGEST)}", *ingest],
-        [f"user {service_name(RECONCILER)}", *ingest],
+        [f"user {service_name(RECONCILER)}", *reconciler],
         *([f"user {device}", "topic deny #"] for device in sorted(revoked)),
         patterns,
     ]
