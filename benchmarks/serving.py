@@ -1,0 +1,373 @@
+"""What does serving cost on top of the bare engine? One run, everything interleaved, as a table and as JSON.
+
+    python -m benchmarks.serving [--artifact DIR] [--rounds 30] [--calls 300] [--json FILE]
+
+Rounds go bare session, in-process runtime with the monitor on, HTTP v2 binary over TCP, over a unix socket; each figure is
+the median over rounds of a round's own difference or ratio to its own bare block, so that a slow moment of the machine
+falls on both sides. Without --artifact the model is a depthwise-separable CNN on 1x32x32, about 16 us in onnxruntime.
+"""
+
+import argparse
+import asyncio
+import contextlib
+import hashlib
+import json
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from runtime.api import Runtime
+from runtime.backends.base import get_backend
+from runtime.backends.datatypes import NUMPY_TYPES
+from runtime.contract.artifact import EngineRange, FileEntry, Lineage, Manifest, Processing, Requirements, Step, TensorSpec
+from runtime.contract.canonical import Received, write_json
+from runtime.contract.telemetry import EdgeSet, Reference, StreamCounts, StreamReference
+from runtime.monitor.cells import CELLS, make_edges
+from runtime.monitor.monitor import Monitor, MonitorLimits
+from runtime.monitor.streams import stream_plan, stream_rows
+
+ZERO = "0" * 64
+MONITOR_FEATURES = 16
+
+
+def main() -> int:
+    arguments = parse_arguments()
+    if arguments.serve:
+        asyncio.run(serve_until_terminated(Path(arguments.serve), arguments.unix_socket))
+        return 0
+    with tempfile.TemporaryDirectory() as folder:
+        artifact = Path(arguments.artifact) if arguments.artifact else write_tiny_artifact(Path(folder) / "tiny")
+        figures = measure(artifact, Path(folder), arguments.rounds, arguments.calls)
+    print_table(figures)
+    text = json.dumps(figures, indent=2)
+    print(text)
+    if arguments.json:
+        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
+    return 0
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--artifact", help="artifact directory to serve instead of the built-in tiny model")
+    parser.add_argument("--rounds", type=int, default=30)
+    parser.add_argument("--calls", type=int, default=300, help="per block")
+    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--serve", help=argparse.SUPPRESS)
+    parser.add_argument("--unix-socket", help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def measure(artifact: Path, folder: Path, rounds: int, calls: int) -> dict[str, float]:
+    with contextlib.ExitStack() as stack:
+        runtime = stack.enter_context(Runtime())
+        manifest = runtime.open(artifact)
+        bare = get_backend(manifest.requires.engine).load(artifact / manifest.model_file, manifest.engine_options)
+        stack.callback(bare.close)
+        port, unix_socket, first_s = stack.enter_context(running_server(artifact, folder / "runtime.sock"))
+        inputs = random_inputs(manifest)
+        request = binary_request(manifest, inputs)
+        tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.connect(unix_socket)
+        ways: dict[str, Callable[[], object]] = {
+            "bare": lambda: bare.infer(inputs),
+            "in_process": lambda: runtime.infer(inputs),
+            "tcp": lambda: exchange(tcp, request),
+            "unix": lambda: exchange(unix, request),
+        }
+        p50, mean = run_rounds(ways, rounds, calls)
+        return {
+            "model_bare_p50_us": round(float(np.median(p50["bare"])), 2),
+            "in_process_p50_ratio": median_ratio(p50, "in_process"),
+            "in_process_mean_ratio": median_ratio(mean, "in_process"),
+            "http_tcp_p50_over_bare_us": round(float(np.median(p50["tcp"] - p50["bare"])), 2),
+            "http_unix_p50_over_bare_us": round(float(np.median(p50["unix"] - p50["bare"])), 2),
+            "round_trip_alone_tcp_p50_us": bare_round_trip_us(rounds * calls // 4),
+            "monitor_us_per_inference": monitor_us(),
+            "server_rss_mb": resident_mb(port),
+            "server_cpu_s_to_first_inference": first_s,
+        }
+
+
+def run_rounds(
+    ways: dict[str, Callable[[], object]], rounds: int, calls: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Microseconds by way: medians and means, one per round; the first round warms up and is left out."""
+    p50: dict[str, list[float]] = {name: [] for name in ways}
+    mean: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(rounds + 1):
+        for name, call in ways.items():
+            taken = np.empty(calls)
+            for index in range(calls):
+                started = time.perf_counter_ns()
+                call()
+                taken[index] = time.perf_counter_ns() - started
+            p50[name].append(float(np.median(taken)) / 1000)
+            mean[name].append(float(taken.mean()) / 1000)
+    return {name: np.array(values[1:]) for name, values in p50.items()}, {
+        name: np.array(values[1:]) for name, values in mean.items()
+    }
+
+
+def median_ratio(by_way: dict[str, np.ndarray], way: str) -> float:
+    return round(float(np.median(by_way[way] / by_way["bare"])), 3)
+
+
+def bare_round_trip_us(calls: int) -> float:
+    """The same loop and sockets with nothing behind them: what of the HTTP figure no server in Python can avoid."""
+    with running_echo() as port, socket.create_connection(("127.0.0.1", port)) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        taken = []
+        for _ in range(calls):
+            started = time.perf_counter_ns()
+            client.sendall(b"x" * 256)
+            client.recv(65536)
+            taken.append(time.perf_counter_ns() - started)
+    return round(float(np.median(taken)) / 1000, 2)
+
+
+def monitor_us() -> float:
+    """Mean microseconds of watching one inference with 16 features, counting included, the best of 5 passes of 10,000."""
+    inputs = (TensorSpec(name="x", datatype="FP32", shape=(-1, MONITOR_FEATURES)),)
+    outputs = (TensorSpec(name="y", datatype="FP32", shape=(-1, 1)),)
+    generator = np.random.default_rng(0)
+    sample = {"x": generator.normal(size=(500, MONITOR_FEATURES)).astype(np.float32), "y": np.zeros((500, 1), np.float32)}
+    manifest = make_manifest("monitor", "reference", inputs, outputs, (), "regression")
+    edge_set = make_edge_set(manifest, sample)
+    limits = MonitorLimits(rows_per_window=1_000_000, cpu_permille=1000, burst_ms=60_000)
+    x, y = {"x": sample["x"][:1]}, {"y": sample["y"][:1]}
+    best = float("inf")
+    for _ in range(5):
+        monitor = Monitor(manifest, edge_set, limits)
+        started = time.perf_counter()
+        for _ in range(10_000):
+            monitor.observe(x, y, 1, 16_000)
+        monitor.take()
+        best = min(best, time.perf_counter() - started)
+    return round(best / 10_000 * 1e6, 2)
+
+
+def print_table(figures: dict[str, float]) -> None:
+    limits = {
+        "in_process_p50_ratio": 1.10,
+        "in_process_mean_ratio": 1.20,
+        "http_tcp_p50_over_bare_us": 30,
+        "http_unix_p50_over_bare_us": 25,
+        "monitor_us_per_inference": 2,
+        "server_rss_mb": 75,
+        "server_cpu_s_to_first_inference": 0.5,
+    }
+    print(f"{'figure':36} {'found':>9} {'wanted':>9}")
+    for name, value in figures.items():
+        wanted = f"<= {limits[name]}" if name in limits else ""
+        print(f"{name:36} {value:9} {wanted:>9}")
+
+
+# the server, in a process of its own
+
+
+@contextlib.contextmanager
+def running_server(artifact: Path, unix_socket: Path) -> Iterator[tuple[int, str, float]]:
+    """Port, unix socket path, and CPU seconds the server had used when it had loaded the model and run it once."""
+    command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(artifact), "--unix-socket", str(unix_socket)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        port, first_s = process.stdout.readline().split()
+        yield int(port), str(unix_socket), float(first_s)
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+async def serve_until_terminated(artifact: Path, unix_socket: str) -> None:
+    # Imported here so that the client side does not share what the server's memory is measured with.
+    from runtime.serving.limits import LimitSettings, ServingSettings
+    from runtime.serving.repository import Repository
+    from runtime.serving.server import serve
+
+    repository = Repository()
+    repository.switch(repository.open(artifact))
+    server = await serve(repository, ServingSettings(port=0, unix_socket=unix_socket), LimitSettings())
+    stop = asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
+    print(server.addresses[0][1], round(time.process_time(), 3), flush=True)
+    await stop.wait()
+    await server.drain()
+
+
+@contextlib.contextmanager
+def running_echo() -> Iterator[int]:
+    program = (
+        "import asyncio\n"
+        "class Echo(asyncio.Protocol):\n"
+        "    def connection_made(self, transport): self.transport = transport\n"
+        "    def data_received(self, data): self.transport.write(data)\n"
+        "async def main():\n"
+        "    server = await asyncio.get_running_loop().create_server(Echo, '127.0.0.1', 0)\n"
+        "    print(server.sockets[0].getsockname()[1], flush=True)\n"
+        "    await server.serve_forever()\n"
+        "asyncio.run(main())"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+    try:
+        assert process.stdout is not None
+        yield int(process.stdout.readline())
+    finally:
+        process.terminate()
+        process.wait()
+        process.stdout.close()
+
+
+def resident_mb(port: int) -> float:
+    with socket.create_connection(("127.0.0.1", port)) as client:
+        client.sendall(b"GET /metrics HTTP/1.1\r\nConnection: close\r\n\r\n")
+        text = b"".join(iter(lambda: client.recv(65536), b"")).decode()
+    line = next(line for line in text.splitlines() if line.startswith("process_resident_memory_bytes "))
+    return round(int(line.split()[1]) / 1e6, 1)
+
+
+def exchange(client: socket.socket, request: bytes) -> bytes:
+    """Send a request and read its whole response."""
+    client.sendall(request)
+    received = client.recv(65536)
+    end = received.index(b"\r\n\r\n") + 4
+    missing = end + int(received.split(b"Content-Length: ", 2)[-1].split(b"\r\n", 1)[0]) - len(received)
+    while missing > 0:
+        part = client.recv(65536)
+        missing -= len(part)
+        received += part
+    if not received.startswith(b"HTTP/1.1 200"):
+        raise RuntimeError(received[:500].decode(errors="replace"))
+    return received
+
+
+def binary_request(manifest: Manifest, inputs: dict[str, np.ndarray]) -> bytes:
+    tensors = [
+        {
+            "name": spec.name,
+            "shape": inputs[spec.name].shape,
+            "datatype": spec.datatype,
+            "parameters": {"binary_data_size": inputs[spec.name].nbytes},
+        }
+        for spec in manifest.inputs
+    ]
+    head = json.dumps({"inputs": tensors, "parameters": {"binary_data_output": True}}).encode()
+    body = head + b"".join(inputs[spec.name].tobytes() for spec in manifest.inputs)
+    return (
+        f"POST /v2/models/{manifest.model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+        f"Inference-Header-Content-Length: {len(head)}\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode() + body
+
+
+# the model
+
+
+def random_inputs(manifest: Manifest) -> dict[str, np.ndarray]:
+    generator = np.random.default_rng(0)
+    shapes = {spec.name: [1 if size == -1 else size for size in spec.shape] for spec in manifest.inputs}
+    return {spec.name: generator.random(shapes[spec.name]).astype(NUMPY_TYPES[spec.datatype]) for spec in manifest.inputs}
+
+
+def make_manifest(  # noqa: PLR0917 - one call site each, in the order of the manifest
+    model: str,
+    engine: str,
+    inputs: tuple[TensorSpec, ...],
+    outputs: tuple[TensorSpec, ...],
+    files: tuple[FileEntry, ...],
+    output_kind: str = "classification",
+) -> Manifest:
+    return Manifest(
+        model=model,
+        version="1.0.0",
+        requires=Requirements(profile="any-cpu", arch="any", engine=engine, engine_range=EngineRange(at_least="1", below="999")),
+        variant="float",
+        inputs=inputs,
+        outputs=outputs,
+        processing=Processing(post=(Step(name="softmax"),)),
+        output_kind=output_kind,  # type: ignore[arg-type]
+        files=files,
+        model_file=files[0].name if files else "model",
+        lineage=Lineage(recipe=ZERO, data=ZERO, code=ZERO, lock=ZERO),
+    )
+
+
+def make_edge_set(manifest: Manifest, sample: dict[str, np.ndarray]) -> Received[EdgeSet]:
+    import msgspec
+
+    plan = stream_plan(manifest.inputs, manifest.outputs, manifest.output_kind)
+    rows = stream_rows(plan, (*manifest.inputs, *manifest.outputs), sample)
+    streams = tuple(
+        StreamReference(name=one.name, kind=one.kind, tensor=one.tensor, index=one.index, edges=make_edges(column).tobytes())  # type: ignore[arg-type]
+        for one, column in zip(plan, rows.T, strict=True)
+    )
+    value = EdgeSet(streams=streams)
+    return Received(msgspec.msgpack.encode(value), value)
+
+
+def write_tiny_artifact(directory: Path) -> Path:
+    """Two depthwise-separable blocks behind a strided convolution, 10 classes; random weights, for latency only."""
+    import msgspec
+
+    directory.mkdir()
+    write_tiny_onnx(directory / "model.onnx")
+    inputs = (TensorSpec(name="input", datatype="FP32", shape=(-1, 1, 32, 32), layout="NCHW"),)
+    outputs = (TensorSpec(name="scores", datatype="FP32", shape=(-1, 10)),)
+    sample = {"input": np.random.default_rng(1).random((300, 1, 32, 32)).astype(np.float32)}
+    edge_set = make_edge_set(make_manifest("tiny", "onnxruntime", inputs, outputs, ()), sample)
+    streams = len(edge_set.value.streams)
+    empty = StreamCounts(cells=(0,) * CELLS)
+    reference = Reference(edge_set=edge_set.raw, counts=(empty,) * streams, null=((),) * streams, null_rows=0)
+    (directory / "reference.bin").write_bytes(msgspec.msgpack.encode(reference))
+    files = tuple(
+        FileEntry(name=name, sha256=hashlib.sha256(raw := (directory / name).read_bytes()).hexdigest(), size_bytes=len(raw))
+        for name in ("model.onnx", "reference.bin")
+    )
+    (directory / "manifest.json").write_bytes(write_json(make_manifest("tiny", "onnxruntime", inputs, outputs, files)))
+    return directory
+
+
+def write_tiny_onnx(path: Path) -> None:
+    from onnx import TensorProto, helper, numpy_helper, save
+
+    generator = np.random.default_rng(2)
+    nodes, weights = [], []
+    last = "input"
+
+    def convolve(index: int, shape: tuple[int, ...], **attributes: object) -> None:
+        nonlocal last
+        weights.append(numpy_helper.from_array((generator.normal(size=shape) / 10).astype(np.float32), f"w{index}"))
+        nodes.append(helper.make_node("Conv", [last, f"w{index}"], [f"c{index}"], **attributes))
+        nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
+        last = f"r{index}"
+
+    convolve(0, (16, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
+    convolve(1, (16, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], group=16)
+    convolve(2, (32, 16, 1, 1))
+    convolve(3, (32, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], group=32)
+    convolve(4, (32, 32, 1, 1))
+    nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
+    nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
+    weights.append(numpy_helper.from_array(generator.normal(size=(32, 10)).astype(np.float32), "wd"))
+    nodes.append(helper.make_node("MatMul", ["flat", "wd"], ["scores"]))
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 32, 32])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10])],
+        weights,
+    )
+    save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
