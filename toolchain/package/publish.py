@@ -53,7 +53,7 @@ def publish(client: Client, keys: KeyFolder, path: Path, now: datetime, say: Pro
     uploaded = _upload_blobs(client, release, say)
     for _ in range(ATTEMPTS):
         try:
-            added, role_version = publisher.sign_and_send(publisher.fetch())
+            added, role_version = publisher.sign_and_send()
         except RaceError:
             say("another release was published in between: signing again on top of it")
             continue
@@ -79,14 +79,17 @@ class _Publisher:
         self._role = model_role(release.model)
         self._now = now
 
-    def fetch(self) -> Current:
-        return fetch_current(self._client, self._trusted, self._release.model)
-
-    def sign_and_send(self, current: Current) -> tuple[tuple[str, ...], int]:
-        """One attempt. Returns the targets added and the version of the model's role; raises RaceError when it came too late."""
-        targets, listed = current.targets, current.model_targets
-        if targets is None:
+    def fetch(self) -> tuple[Current, Targets]:
+        """What the fleet holds, verified, and its targets role. Raises KeysError while the fleet is not authorised."""
+        current = fetch_current(self._client, self._trusted, self._release.model)
+        if current.targets is None:
             raise KeysError(f"{self._client.url} is not authorised yet: toolchain keys authorize --to {self._client.url}")
+        return current, current.targets
+
+    def sign_and_send(self) -> tuple[tuple[str, ...], int]:
+        """One attempt. Returns the targets added and the version of the model's role; raises RaceError when it came too late."""
+        current, targets = self.fetch()
+        listed = current.model_targets
         added = [artifact for artifact in self._release.artifacts if _is_new(artifact, listed)]
         if not added and listed:
             return (), listed.version
