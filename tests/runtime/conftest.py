@@ -8,6 +8,15 @@ from tests.support.pki import Authority
 from tests.support.store import Door, ReleaseStore
 
 
+@pytest.fixture(scope="session", autouse=True)
+def bytecode(request):
+    """Subprocesses keep their compiled modules, whatever the environment says: each would compile NumPy anew otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONDONTWRITEBYTECODE", raising=False)
+        patch.setenv("PYTHONPYCACHEPREFIX", str(request.config.cache.mkdir("bytecode")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def authority(tmp_path_factory):
     return Authority(tmp_path_factory.mktemp("pki"))
@@ -41,13 +50,13 @@ def door(authority, broker, store):
 
 
 @pytest.fixture
-def start_daemon(tmp_path, door, request):
-    """Start enrolled daemons; whatever still runs at the end of the test is stopped. The device's id comes from the test's name."""
+def start_daemon(tmp_path, door):
+    """Start enrolled daemons; whatever still runs at the end of the test is stopped."""
     running = []
 
-    def start(device, **settings):
+    def start(device, prelude="", **settings):
         daemon = DaemonProcess(enrolled(tmp_path / device, door, device), **settings)
-        running.append(daemon.start())
+        running.append(daemon.start(prelude))
         return daemon
 
     yield start

@@ -30,11 +30,18 @@ class DaemonProcess:
         self._settings = {"device.state_dir": state_dir, "serving.port": self.port, "update.reserve_bytes": 0} | settings
         self._process: subprocess.Popen[bytes] | None = None
 
-    def start(self) -> "DaemonProcess":
+    def start(self, prelude: str = "") -> "DaemonProcess":
+        """Start the process. prelude: Python that runs in it first, to make it die or fail at a chosen point."""
         flags = [part for key, value in self._settings.items() for part in ("--set", f"{key}={value}")]
+        program = f"{prelude}\nimport sys\nfrom runtime.cli import main\nsys.exit(main(sys.argv[1:]))"
         with self._log_path.open("ab") as log:
-            self._process = subprocess.Popen([sys.executable, "-m", "runtime.cli", "run", *flags], stdout=log, stderr=log)
+            self._process = subprocess.Popen([sys.executable, "-c", program, "run", *flags], stdout=log, stderr=log)
         return self
+
+    def wait_for_end(self) -> int:
+        """Wait until it dies by itself. Returns its status, negative for a signal."""
+        assert self._process is not None
+        return self._process.wait(WAIT_S)
 
     @property
     def pid(self) -> int:

@@ -4,30 +4,15 @@ import msgspec
 import numpy as np
 import pytest
 
-from runtime.contract.deployment import DeploymentState, Outcome, Reported
 from runtime.contract.telemetry import Event, Presence, read_window
 from runtime.contract.topics import Channel
 from tests.support.artifacts import FEATURES, scores, write_artifact
+from tests.support.fleet import settled
 from tests.support.store import make_desired
 
 pytestmark = pytest.mark.e2e
 
 ROWS = np.random.default_rng(5).normal(size=(8, FEATURES)).astype(np.float32)
-
-
-def settled(device, artifact, outcome=Outcome.SUCCEEDED):
-    """Accepts a report in which the newest update ended with this outcome for this artifact."""
-
-    def accepts(sender, channel, _id, payload):
-        if sender != device or channel is not Channel.REPORTED:
-            return None
-        report = msgspec.msgpack.decode(payload, type=Reported)
-        for one in report.deployments:
-            if one.wanted == artifact and one.outcome is outcome and one.state is DeploymentState.IDLE:
-                return report, one
-        return None
-
-    return accepts
 
 
 def test_a_desired_version_is_fetched_tested_served_and_reported(tmp_path, store, door, fleet, start_daemon):
