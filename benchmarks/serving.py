@@ -23,6 +23,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.figures import Figure, show
 from runtime.api import Runtime
 from runtime.backends.base import get_backend
 from runtime.backends.datatypes import NUMPY_TYPES
@@ -35,6 +36,7 @@ from runtime.monitor.streams import stream_plan, stream_rows
 
 ZERO = "0" * 64
 MONITOR_FEATURES = 16
+ROUNDS, CALLS = 30, 300
 
 
 def main() -> int:
@@ -44,27 +46,27 @@ def main() -> int:
         return 0
     with tempfile.TemporaryDirectory() as folder:
         artifact = Path(arguments.artifact) if arguments.artifact else write_tiny_artifact(Path(folder) / "tiny")
-        figures = measure(artifact, Path(folder), arguments.rounds, arguments.calls)
-    print_table(figures)
-    text = json.dumps(figures, indent=2)
-    print(text)
-    if arguments.json:
-        Path(arguments.json).write_text(text + "\n", encoding="utf-8")
-    return 0
+        return show(run(artifact, Path(folder), arguments.rounds, arguments.calls), arguments.json)
+
+
+def measure() -> list[Figure]:
+    """The figures of the built-in tiny model, as `python -m benchmarks` shows them."""
+    with tempfile.TemporaryDirectory() as folder:
+        return run(write_tiny_artifact(Path(folder) / "tiny"), Path(folder), ROUNDS, CALLS)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--artifact", help="artifact directory to serve instead of the built-in tiny model")
-    parser.add_argument("--rounds", type=int, default=30)
-    parser.add_argument("--calls", type=int, default=300, help="per block")
-    parser.add_argument("--json", help="also write the figures to this file")
+    parser.add_argument("--rounds", type=int, default=ROUNDS)
+    parser.add_argument("--calls", type=int, default=CALLS, help="per block")
+    parser.add_argument("--json", type=Path, help="also write the figures to this file")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     parser.add_argument("--unix-socket", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def measure(artifact: Path, folder: Path, rounds: int, calls: int) -> dict[str, float]:
+def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
     with contextlib.ExitStack() as stack:
         runtime = stack.enter_context(Runtime())
         manifest = runtime.open(artifact)
@@ -84,17 +86,20 @@ def measure(artifact: Path, folder: Path, rounds: int, calls: int) -> dict[str, 
             "unix": lambda: exchange(unix, request),
         }
         p50, mean = run_rounds(ways, rounds, calls)
-        return {
-            "model_bare_p50_us": round(float(np.median(p50["bare"])), 2),
-            "in_process_p50_ratio": median_ratio(p50, "in_process"),
-            "in_process_mean_ratio": median_ratio(mean, "in_process"),
-            "http_tcp_p50_over_bare_us": round(float(np.median(p50["tcp"] - p50["bare"])), 2),
-            "http_unix_p50_over_bare_us": round(float(np.median(p50["unix"] - p50["bare"])), 2),
-            "round_trip_alone_tcp_p50_us": bare_round_trip_us(rounds * calls // 4),
-            "monitor_us_per_inference": monitor_us(),
-            "server_rss_mb": resident_mb(port),
-            "server_cpu_s_to_first_inference": first_s,
-        }
+        over_bare = {way: float(np.median(p50[way] - p50["bare"])) for way in ("tcp", "unix")}
+        return [
+            Figure(name="bare session, p50", value=float(np.median(p50["bare"])), unit="us", how="the model alone"),
+            Figure(name="in-process, monitor on, p50 / bare", value=median_ratio(p50, "in_process"), unit="x", limit=1.10),
+            Figure(name="in-process, monitor on, mean / bare", value=median_ratio(mean, "in_process"), unit="x", limit=1.20),
+            Figure(name="HTTP v2 binary over TCP, p50 - bare", value=over_bare["tcp"], unit="us", limit=30),
+            Figure(name="HTTP v2 binary over unix socket, p50 - bare", value=over_bare["unix"], unit="us", limit=25),
+            Figure(
+                name="TCP round trip alone, p50", value=bare_round_trip_us(rounds * calls // 4), unit="us", how="asyncio echo"
+            ),
+            Figure(name="monitor, 16 features, per inference", value=monitor_us(), unit="us", limit=2),
+            Figure(name="serving process, resident memory", value=resident_mb(port), unit="MB", limit=75, how="no MQTT agent"),
+            Figure(name="serving process, CPU to first inference", value=first_s, unit="s", limit=0.5),
+        ]
 
 
 def run_rounds(
@@ -118,7 +123,7 @@ def run_rounds(
 
 
 def median_ratio(by_way: dict[str, np.ndarray], way: str) -> float:
-    return round(float(np.median(by_way[way] / by_way["bare"])), 3)
+    return float(np.median(by_way[way] / by_way["bare"]))
 
 
 def bare_round_trip_us(calls: int) -> float:
@@ -153,22 +158,6 @@ def monitor_us() -> float:
         monitor.take()
         best = min(best, time.perf_counter() - started)
     return round(best / 10_000 * 1e6, 2)
-
-
-def print_table(figures: dict[str, float]) -> None:
-    limits = {
-        "in_process_p50_ratio": 1.10,
-        "in_process_mean_ratio": 1.20,
-        "http_tcp_p50_over_bare_us": 30,
-        "http_unix_p50_over_bare_us": 25,
-        "monitor_us_per_inference": 2,
-        "server_rss_mb": 75,
-        "server_cpu_s_to_first_inference": 0.5,
-    }
-    print(f"{'figure':36} {'found':>9} {'wanted':>9}")
-    for name, value in figures.items():
-        wanted = f"<= {limits[name]}" if name in limits else ""
-        print(f"{name:36} {value:9} {wanted:>9}")
 
 
 # the server, in a process of its own

@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 MODEL = "digits"
 CHECKOUT = Path(__file__).resolve().parents[2]
-RECIPE = CHECKOUT / "models" / MODEL / "digits.toml"
+RECIPE = CHECKOUT / "models" / MODEL / "recipe.toml"
 
 
 class StepFailedError(Exception):
@@ -103,8 +103,9 @@ class Device:
         )
 
     @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
 
     def start(self) -> None:
         self.process = Process(
@@ -134,7 +135,7 @@ class LocalFleet:
         self._environment = {
             "EDGEWRIGHT_KEYS": str(self.keys),
             "EDGEWRIGHT_CACHE": str(home / "cache"),
-            "EDGEWRIGHT_TRACKING": str(home / "tracking"),
+            "EDGEWRIGHT_TRACKING": f"sqlite:///{home / 'mlflow.db'}",
             "EDGEWRIGHT_FLEET_DEFAULTS_WINDOW_S": str(window_s),
             "EDGEWRIGHT_FLEET_DEFAULTS_PROBATION_S": str(probation_s),
             **{f"EDGEWRIGHT_FLEET_{name}": str(port) for name, port in self._ports.items()},
@@ -212,10 +213,15 @@ class LocalFleet:
         device = Device(name, self.home / "devices" / name, self._environment)
         with self.client() as client:
             token = client.create_enrolment(device=name, labels=labels)
-        self.run("runtime", "enroll", "--config", str(device.config), "--device", name, "--token", token)
+        self.run("runtime", "enroll", "--config", str(device.config), "--device", name, token)
         device.start()
         self.devices[name] = device
         return device
+
+    def reported_devices(self) -> int:
+        """How many devices ever reported."""
+        with self.client() as client:
+            return sum(device["reported_ms"] is not None for device in client.devices())
 
     def serving(self, device: str) -> str | None:
         """The version of the digits model a device says it serves; None while it serves none."""
@@ -237,3 +243,17 @@ def serving_version(device: Mapping[str, Any], model: str = MODEL) -> str | None
     """What a device's entry in the API says it serves."""
     versions = [entry["version"] for entry in device["models"] if entry["model"] == model]
     return versions[0] if versions else None
+
+
+def roll_out_at_once(fleet: LocalFleet, version: str, **plan: Any) -> str:
+    """Create and start a rollout to every device with no gate that looks at windows; its id. plan: what to change of that."""
+    with fleet.client() as client:
+        body = {"model": MODEL, "version": version, "stages": [{"percent": 100, "soak_s": 0}], "gates": {"min_rows": 0}}
+        rollout = str(client.create_rollout(body | plan)["id"])
+        client.act(rollout, "start")
+    return rollout
+
+
+def all_serve(fleet: LocalFleet, version: str) -> bool:
+    """Whether every device reports that it serves this version."""
+    return all(fleet.serving(name) == version for name in fleet.devices)

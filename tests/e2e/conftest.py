@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from benchmarks.demo.local_fleet import LocalFleet, wait_for
-from tests.e2e.steps import Releases, all_reported, roll_out, wait_for_state
+from benchmarks.demo.local_fleet import LocalFleet, roll_out_at_once, wait_for
+from tests.e2e.steps import Releases, wait_for_state
 
 DEVICES = ("alpha", "beta")
 
@@ -24,8 +24,8 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalFleet]:
         local.publish(local.build("1.0.0"))
         for name in DEVICES:
             local.add_device(name, {"place": "bench", "name": name})
-        wait_for("both devices report", lambda: all_reported(local), 30)
-        wait_for_state(local, roll_out(local, "1.0.0"), "done")
+        wait_for("both devices report", lambda: local.reported_devices() == len(DEVICES), 30)
+        wait_for_state(local, roll_out_at_once(local, "1.0.0"), "done")
         yield local
     finally:
         local.close()

@@ -3,9 +3,7 @@
 import itertools
 from typing import Any
 
-from benchmarks.demo.local_fleet import MODEL, LocalFleet, wait_for
-
-QUICK = {"stages": [{"percent": 100, "soak_s": 0}], "gates": {"min_rows": 0}}
+from benchmarks.demo.local_fleet import LocalFleet, all_serve, wait_for
 
 
 class Releases:
@@ -19,14 +17,6 @@ class Releases:
         version = f"1.0.{next(self._patch)}"
         self._fleet.publish(self._fleet.build(version, {key.replace("__", "."): value for key, value in settings.items()}))
         return version
-
-
-def roll_out(fleet: LocalFleet, version: str, **plan: Any) -> str:
-    """Create and start a rollout; its id."""
-    with fleet.client() as client:
-        rollout = str(client.create_rollout({"model": MODEL, "version": version, **QUICK, **plan})["id"])
-        client.act(rollout, "start")
-    return rollout
 
 
 def wait_for_state(fleet: LocalFleet, rollout: str, *states: str, timeout_s: float = 60) -> dict[str, Any]:
@@ -44,11 +34,6 @@ def wait_until_serving(fleet: LocalFleet, version: str, timeout_s: float = 60) -
     """Until every device reports that it serves this version."""
     wait_for(
         f"every device serves {version}",
-        lambda: all(fleet.serving(name) == version for name in fleet.devices),
+        lambda: all_serve(fleet, version),
         timeout_s,
     )
-
-
-def all_reported(fleet: LocalFleet) -> bool:
-    with fleet.client() as client:
-        return sum(device["reported_ms"] is not None for device in client.devices()) == len(fleet.devices)

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
-from benchmarks.demo.local_fleet import LocalFleet
-from tests.e2e.steps import Releases, roll_out, wait_for_state, wait_until_serving
+from benchmarks.demo.local_fleet import LocalFleet, roll_out_at_once
+from tests.e2e.steps import Releases, wait_for_state, wait_until_serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
 
@@ -33,19 +33,19 @@ def page(fleet: LocalFleet) -> Iterator[Page]:
 def test_a_rollout_is_watched_live_paused_and_rolled_back(fleet: LocalFleet, releases: Releases, page: Page) -> None:
     before = fleet.serving("alpha")
     version = releases.new()
-    rollout = roll_out(fleet, version, stages=LONG_CANARY)
+    rollout = roll_out_at_once(fleet, version, stages=LONG_CANARY)
 
     page.goto(f"{fleet.url}/rollouts/{rollout}")
-    progress = page.get_by_test_id("progress")
-    expect(progress).to_contain_text("soaking", ignore_case=True, timeout=30_000)  # live: the page is not loaded again
+    state = page.get_by_test_id("rollout-state")
+    expect(state).to_contain_text("soaking", ignore_case=True, timeout=30_000)  # live: the page is not loaded again
     expect(page.get_by_test_id("gate-failed_updates")).to_contain_text("pass", ignore_case=True)
 
     click_through(page, "pause")
-    expect(progress).to_contain_text("paused", ignore_case=True)
+    expect(state).to_contain_text("paused", ignore_case=True)
     assert wait_for_state(fleet, rollout, "paused")
 
     click_through(page, "rollback")
-    expect(progress).to_contain_text("rolled back", ignore_case=True, timeout=30_000)
+    expect(state).to_contain_text("rolled back", ignore_case=True, timeout=30_000)
     wait_for_state(fleet, rollout, "rolled_back")
     wait_until_serving(fleet, str(before))
 

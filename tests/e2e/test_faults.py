@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.demo.local_fleet import MODEL, LocalFleet, wait_for
+from benchmarks.demo.local_fleet import MODEL, LocalFleet, roll_out_at_once, wait_for
 from benchmarks.demo.traffic import DigitsClient, held_out_digits
-from tests.e2e.steps import Releases, roll_out, wait_for_state, wait_until_serving
+from tests.e2e.steps import Releases, wait_for_state, wait_until_serving
 
 pytestmark = pytest.mark.e2e
 
@@ -26,7 +26,7 @@ def require_told_once(fleet: LocalFleet, rollout: str) -> None:
 
 def test_service_killed_mid_rollout(fleet: LocalFleet, releases: Releases) -> None:
     version = releases.new()
-    rollout = roll_out(fleet, version, stages=ONE_THEN_ALL)
+    rollout = roll_out_at_once(fleet, version, stages=ONE_THEN_ALL)
     wait_for_state(fleet, rollout, "soaking")
     assert fleet.service is not None
     fleet.service.kill()
@@ -38,7 +38,7 @@ def test_service_killed_mid_rollout(fleet: LocalFleet, releases: Releases) -> No
 
 def test_broker_killed_mid_rollout_with_its_memory_deleted(fleet: LocalFleet, releases: Releases) -> None:
     version = releases.new()
-    rollout = roll_out(fleet, version, stages=ONE_THEN_ALL)
+    rollout = roll_out_at_once(fleet, version, stages=ONE_THEN_ALL)
     wait_for_state(fleet, rollout, "soaking")
     os.kill(broker_pid(fleet), signal.SIGKILL)
     for file in (fleet.service_home / "broker").rglob("*.db*"):
@@ -52,7 +52,7 @@ def test_broker_killed_mid_rollout_with_its_memory_deleted(fleet: LocalFleet, re
 def test_daemon_killed_during_an_update(fleet: LocalFleet, releases: Releases, state: str) -> None:
     version = releases.new()
     device = fleet.devices["alpha"]
-    rollout = roll_out(fleet, version, labels={"name": "alpha"})
+    rollout = roll_out_at_once(fleet, version, labels={"name": "alpha"})
     wait_for(f"alpha {state}", lambda: update_state(fleet, "alpha", version) == state or None, 30, every_s=0.02)
     device.kill()
     device.start()
@@ -64,7 +64,7 @@ def test_a_device_that_was_away_converges_when_it_is_back(fleet: LocalFleet, rel
     device = fleet.devices["beta"]
     device.stop()
     version = releases.new()
-    rollout = roll_out(fleet, version)
+    rollout = roll_out_at_once(fleet, version)
     wait_for("alpha is updated", lambda: fleet.serving("alpha") == version, 60)
     with fleet.client() as client:
         assert client.rollout(rollout)["state"] == "updating"
@@ -84,7 +84,7 @@ def test_tampered_payload_is_refused_and_the_old_version_goes_on(fleet: LocalFle
     blob.chmod(0o600)
     blob.write_bytes(raw)
 
-    rollout = roll_out(fleet, version)
+    rollout = roll_out_at_once(fleet, version)
     ended = wait_for_state(fleet, rollout, "rolled_back")
     assert "failed_updates" in ended["reason"]
     assert {job["error_code"] for job in ended["jobs"]} <= {"trust.digest_mismatch", ""}

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from benchmarks.demo.local_fleet import MODEL, LocalFleet
+from benchmarks.demo.local_fleet import MODEL, LocalFleet, wait_for
 from benchmarks.demo.traffic import DigitsClient, held_out_digits
 
 pytestmark = pytest.mark.e2e
@@ -36,8 +36,6 @@ def test_the_report_shows_both_engines_and_their_parity(fleet: LocalFleet) -> No
 
 
 def test_windows_reach_the_fleet_and_count_what_was_served(fleet: LocalFleet) -> None:
-    from benchmarks.demo.local_fleet import wait_for
-
     images, _ = held_out_digits()
     client = DigitsClient(fleet.devices["beta"].port)
     with fleet.client() as api:

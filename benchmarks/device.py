@@ -1,0 +1,99 @@
+"""What does a device pay? Size of its install, memory of the daemon, CPU until the first inference; with real digits."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from benchmarks.demo.local_fleet import CHECKOUT, LocalFleet, all_serve, roll_out_at_once, wait_for
+from benchmarks.demo.traffic import DeviceError, DigitsClient, held_out_digits
+from benchmarks.figures import Figure
+
+MB = 1e6
+UNWANTED = {"torch", "fastapi", "pydantic"}
+INFERENCES = 500
+
+
+def measure() -> Iterator[Figure]:
+    yield from measure_install()
+    yield from measure_daemon()
+
+
+def measure_install() -> Iterator[Figure]:
+    """A new environment with `edgewright[onnxruntime]` from the lock: apparent size, without pip and bytecode."""
+    with tempfile.TemporaryDirectory() as folder:
+        subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder], check=True)
+        install = [str(Path(sys.executable).with_name("uv")), "pip", "install", "--quiet", "--python", f"{folder}/bin/python"]
+        subprocess.run([*install, "--require-hashes", "-r", str(CHECKOUT / "requirements" / "device.txt")], check=True)
+        source = Path(folder) / "source"
+        for package in ("runtime", "toolchain", "fleet"):
+            shutil.copytree(CHECKOUT / package, source / package, ignore=shutil.ignore_patterns("__pycache__"))
+        for file in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(CHECKOUT / file, source)
+        subprocess.run([*install, "--no-deps", str(source)], check=True)
+        packages = next(Path(folder).glob("lib/python*/site-packages"))
+        files = [path for path in packages.rglob("*") if path.is_file() and "__pycache__" not in path.parts]
+        found = UNWANTED & {path.name for path in packages.iterdir()}
+        yield Figure(name="device install", value=sum(path.stat().st_size for path in files) / MB, unit="MB", limit=150)
+        yield Figure(name="unwanted packages in it", value=len(found), unit="", limit=0, how=", ".join(sorted(UNWANTED)))
+
+
+def measure_daemon() -> Iterator[Figure]:
+    """One device of a real fleet: after an update and some hundred inferences, then started anew."""
+    images, _ = held_out_digits()
+    with tempfile.TemporaryDirectory() as folder:
+        fleet = LocalFleet(Path(folder))
+        try:
+            fleet.create()
+            fleet.start_service()
+            fleet.authorize()
+            fleet.publish(fleet.build("1.0.0"))
+            device = fleet.add_device("bench")
+            wait_for("the device reports", lambda: fleet.reported_devices() == 1, 30)
+            roll_out_at_once(fleet, "1.0.0")
+            wait_for("the device serves", lambda: all_serve(fleet, "1.0.0"), 60)
+            device.stop()
+            device.start()
+            first_cpu_s = _cpu_until_first_inference(device.port, device.pid, images[:1])
+            client = DigitsClient(device.port)
+            for index in range(INFERENCES):
+                client.infer(images[index % len(images)][None])
+            client.close()
+            rss_mb = _resident_bytes(device.pid) / MB
+        finally:
+            fleet.close()
+    yield Figure(
+        name="daemon, first inference, CPU", value=first_cpu_s, unit="s", limit=0.6, how="from exec on, model in its slot"
+    )
+    yield Figure(
+        name="daemon, resident memory", value=rss_mb, unit="MB", limit=85, how=f"connected, {INFERENCES} inferences of digits"
+    )
+
+
+def _cpu_until_first_inference(port: int, pid: int, image: object) -> float:
+    client = DigitsClient(port)
+
+    def answered() -> bool:
+        try:
+            client.infer(image)  # type: ignore[arg-type]
+        except DeviceError:
+            return False
+        return True
+
+    wait_for("the first inference", answered, 30, every_s=0.02)
+    cpu_s = _cpu_seconds(pid)
+    client.close()
+    return cpu_s
+
+
+def _cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _resident_bytes(pid: int) -> int:
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) * 1024
