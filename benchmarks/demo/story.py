@@ -11,6 +11,8 @@ from benchmarks.demo.teller import Teller
 from benchmarks.demo.traffic import Traffic, held_out_digits, out_of_focus
 
 DEVICES = {"porch-cam": "house", "gate-cam": "house", "dock-cam": "yard", "yard-cam": "yard"}
+BLURRED = "dock-cam"
+BAD_VERSION, GOOD_VERSION = "1.2.0", "1.2.1"
 TRAFFIC_HZ = 60.0
 """Images a second a device; four devices, the service and the broker then take about one of two cores."""
 WIDER = {"model.options.width": "24"}
@@ -32,6 +34,7 @@ class Story:
         self._fleet, self._tell = fleet, teller
         self._traffic: dict[str, Traffic] = {}
         self._builder = ThreadPoolExecutor(1, thread_name_prefix="build")
+        self._builds: dict[str, Future[Path]] = {}
 
     def run(self) -> None:
         self._build_and_publish_the_first()
@@ -60,7 +63,8 @@ class Story:
         self._tell.step(
             f"fleet service up at {self._fleet.url}; the root now lets it vouch for freshness", "toolchain keys authorize"
         )
-        self._publish("1.0.0", self._fleet.build("1.0.0"))
+        self._begin_building("1.0.0", {})
+        self._publish("1.0.0")
 
     def _start_the_fleet(self) -> None:
         self._tell.act("2  Four devices enrol and start serving nothing yet")
@@ -74,7 +78,7 @@ class Story:
 
     def _roll_out_to_all(self) -> None:
         self._tell.act("3  Roll 1.0.0 out to all")
-        wider = self._in_background("1.1.0", WIDER)
+        self._begin_building("1.1.0", WIDER)
         self._finish(self._start_rollout("1.0.0", [{"percent": 100, "soak_s": 1}], gates={"min_rows": 0}), "done")
         self._require_all_serve("1.0.0")
         images, _ = held_out_digits()
@@ -82,52 +86,53 @@ class Story:
             self._traffic[name] = Traffic(device.port, images, TRAFFIC_HZ, seed=index)
             self._traffic[name].start()
         self._tell.step(f"real held-out digits now arrive at {TRAFFIC_HZ:.0f} a second and device")
-        self._publish("1.1.0", wider.result())
+        self._publish("1.1.0")
 
     def _roll_out_by_stages(self) -> None:
         self._tell.act("4  Roll the wider 1.1.0 out: canary, half, all")
-        self._in_progress = self._in_background("1.2.0", MISLABELLED)
+        self._begin_building(BAD_VERSION, MISLABELLED)
         self._finish(self._start_rollout("1.1.0", CANARY_HALF_ALL), "done")
         self._require_all_serve("1.1.0")
 
     def _stop_a_bad_release(self) -> None:
-        self._tell.act("5  1.2.0 was trained with every 3 labelled 8: it builds, passes its self-test, and is wrong")
-        self._publish("1.2.0", self._in_progress.result())
-        self._in_progress = self._in_background("1.2.1", {**WIDER, "train.seed": "11"})
-        rollout = self._finish(self._start_rollout("1.2.0", CANARY_HALF_ALL), "rolled_back")
+        self._tell.act(f"5  {BAD_VERSION} was trained with every 3 labelled 8: it builds, passes its self-test, and is wrong")
+        self._publish(BAD_VERSION)
+        self._begin_building(GOOD_VERSION, {**WIDER, "train.seed": "11"})
+        rollout = self._finish(self._start_rollout(BAD_VERSION, CANARY_HALF_ALL), "rolled_back")
         failed = [verdict for verdict in rollout["verdicts"] if verdict["decision"] == "fail"]
         if not failed:
-            raise StepFailedError(f"1.2.0 went back without a failed gate: {rollout['reason']}")
+            raise StepFailedError(f"{BAD_VERSION} went back without a failed gate: {rollout['reason']}")
         for verdict in failed:
             self._tell.step(f"gate {verdict['gate']!r} stopped it", verdict["reason"])
         self._require_all_serve("1.1.0")
 
     def _pass_a_clean_one(self) -> None:
-        self._tell.act("6  The control: a clean 1.2.1 passes the same gates")
-        self._publish("1.2.1", self._in_progress.result())
-        self._finish(self._start_rollout("1.2.1", CANARY_HALF_ALL), "done")
-        self._require_all_serve("1.2.1")
+        self._tell.act(f"6  The control: a clean {GOOD_VERSION} passes the same gates")
+        self._publish(GOOD_VERSION)
+        self._finish(self._start_rollout(GOOD_VERSION, CANARY_HALF_ALL), "done")
+        self._require_all_serve(GOOD_VERSION)
 
     def _notice_a_slipped_lens(self) -> None:
         """Out of focus, edges go and the light stays: sharpness must be named first and brightness not at all."""
-        blurred = "dock-cam"
-        self._tell.act(f"7  The lens of {blurred} slips out of focus")
-        self._traffic[blurred].change = out_of_focus
-        names = wait_for(f"a drift alarm for {blurred}", lambda: self._alarmed(blurred), DRIFT_TIMEOUT_S)
-        self._tell.step(f"drift alarm on {blurred}: {', '.join(names)} (the most changed first)")
+        self._tell.act(f"7  The lens of {BLURRED} slips out of focus")
+        self._traffic[BLURRED].change = out_of_focus
+        names = wait_for(f"a drift alarm for {BLURRED}", lambda: self._alarmed(BLURRED), DRIFT_TIMEOUT_S)
+        self._tell.step(f"drift alarm on {BLURRED}: {', '.join(names)} (the most changed first)")
         if names[0] != "sharpness" or "brightness" in names:
             raise StepFailedError(f"the alarm names {names}; sharpness should come first, and the light did not change")
-        others = {name: alarmed for name in DEVICES if name != blurred and (alarmed := self._alarmed(name))}
+        others = {name: alarmed for name in DEVICES if name != BLURRED and (alarmed := self._alarmed(name))}
         if others:
             raise StepFailedError(f"devices with sound lenses raised an alarm too: {others}")
         self._tell.step("the other three stay quiet, and the light of this one raises no alarm")
 
     # their parts
 
-    def _in_background(self, version: str, settings: Mapping[str, str]) -> "Future[Path]":
-        return self._builder.submit(self._fleet.build, version, settings)
+    def _begin_building(self, version: str, settings: Mapping[str, str]) -> None:
+        """Build beside what follows; `_publish` waits for it."""
+        self._builds[version] = self._builder.submit(self._fleet.build, version, settings)
 
-    def _publish(self, version: str, release: Path) -> None:
+    def _publish(self, version: str) -> None:
+        release = self._builds[version].result()
         for line in summary(release):
             self._tell.step(f"built {MODEL} {version}: {line}")
         self._fleet.publish(release)
