@@ -1,20 +1,19 @@
 """A home that the engineer authorised, its edge running for real: mosquitto, the device door, publisher and ingest."""
 
+import shutil
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
-from fastapi.testclient import TestClient
 
 from fleet import publication
-from fleet.app import create_app
 from fleet.config import Config, load
 from fleet.control import Actor
 from fleet.edge import Edge, make_edge
 from fleet.pki import Authority
-from fleet.services import ADMIN_TOKEN, Services, open_services
+from fleet.services import Services, open_services
 from fleet.setup import initialise
 from fleet.store.devices import Certificate, DeviceRepository
 from tests.fleet.edge.peers import (
@@ -33,9 +32,17 @@ ENGINEER = Actor("engineer", "admin")
 Enrol = Callable[[str], Identity]
 
 
+@pytest.fixture(scope="session")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> tuple[Engineer, Path]:
+    """An engineer and a home that trusts the engineer's root; made once, copied by each test."""
+    engineer, home = Engineer(), tmp_path_factory.mktemp("edge") / "home"
+    initialise(load(None, {}, {"EDGEWRIGHT_FLEET_HOME": str(home)})[0], engineer.seed)
+    return engineer, home
+
+
 @pytest.fixture
-def engineer() -> Engineer:
-    return Engineer()
+def engineer(seeded: tuple[Engineer, Path]) -> Engineer:
+    return seeded[0].fork()
 
 
 @pytest.fixture
@@ -45,9 +52,9 @@ def config(tmp_path: Path) -> Config:
 
 
 @pytest.fixture
-def services(config: Config, engineer: Engineer) -> Iterator[Services]:
+def services(config: Config, seeded: tuple[Engineer, Path]) -> Iterator[Services]:
     """A home that is not authorised yet."""
-    initialise(config, engineer.seed)
+    shutil.copytree(seeded[1], config.home)
     opened = open_services(config)
     yield opened
     opened.close()
@@ -57,13 +64,6 @@ def services(config: Config, engineer: Engineer) -> Iterator[Services]:
 def authorized(services: Services, engineer: Engineer) -> Services:
     publication.authorize(services, engineer.authorization(services.trust.keys.public()), ENGINEER)
     return services
-
-
-@pytest.fixture
-def api(services: Services) -> Iterator[TestClient]:
-    token = (services.config.home / ADMIN_TOKEN).read_text().strip()
-    with TestClient(create_app(services), headers={"authorization": f"Bearer {token}"}) as client:
-        yield client
 
 
 @pytest.fixture

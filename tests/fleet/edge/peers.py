@@ -1,6 +1,7 @@
 """The service's peers at its edge: the engineer with the offline keys, a device with a key of its own, an event loop to run in."""
 
 import asyncio
+import copy
 import queue
 import socket
 import ssl
@@ -82,6 +83,12 @@ class Engineer:
     def __post_init__(self) -> None:
         self.root = sign.first_root(self.root_key.public_key, self.targets_key.public_key, datetime.now(UTC))
         self.seed = sign.seal(self.root, [self.root_key])
+
+    def fork(self) -> "Engineer":
+        """One with the same keys and seed who goes on alone."""
+        forked = copy.copy(self)
+        forked.model_keys, forked.models = dict(self.model_keys), dict(self.models)
+        return forked
 
     def authorization(self, service_keys: dict[str, str]) -> Upload:
         """Root version 2 and targets version 1, naming the service's keys."""

@@ -9,7 +9,6 @@ import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fastapi.testclient import TestClient
 
 from fleet import publication
 from fleet.edge import Edge
@@ -34,7 +33,7 @@ def newcomer(services: Services, tmp_path: Path) -> Identity:
     return Identity("new", services.authority.certificate_path, tmp_path / "new.crt", tmp_path / "new.key")
 
 
-def token(api: TestClient, **body: object) -> dict[str, str]:
+def token(api: httpx.Client, **body: object) -> dict[str, str]:
     text = api.post("/api/v1/enrolments", json=body).raise_for_status().json()["token"]
     return json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
 
@@ -50,7 +49,7 @@ def code(response: httpx.Response) -> str:
 
 
 def test_a_device_enrols_and_comes_back_with_its_certificate(
-    services: Services, api: TestClient, door: int, newcomer: Identity
+    services: Services, api: httpx.Client, door: int, newcomer: Identity
 ) -> None:
     content = token(api, labels={"site": "north"})
     with httpx.Client(verify=False, trust_env=False) as blind:
@@ -71,7 +70,7 @@ def test_a_device_enrols_and_comes_back_with_its_certificate(
     assert api.get("/api/v1/devices/new").json()["labels"] == {"site": "north"}
 
 
-def test_a_secret_lets_in_one_device_which_may_ask_again(api: TestClient, door: int, newcomer: Identity) -> None:
+def test_a_secret_lets_in_one_device_which_may_ask_again(api: httpx.Client, door: int, newcomer: Identity) -> None:
     secret = token(api)["secret"]
     key = Ed25519PrivateKey.generate()
     with newcomer.http(door) as http:
@@ -81,7 +80,7 @@ def test_a_secret_lets_in_one_device_which_may_ask_again(api: TestClient, door: 
         assert code(ask(http, secret, "other")) == "401 enrolment.refused"
 
 
-def test_enrolments_that_are_refused(services: Services, api: TestClient, door: int, newcomer: Identity, enrol: Enrol) -> None:
+def test_enrolments_that_are_refused(services: Services, api: httpx.Client, door: int, newcomer: Identity, enrol: Enrol) -> None:
     enrol("taken")
     secret, pinned = token(api)["secret"], token(api, device="chosen")["secret"]
     big = rsa.generate_private_key(65537, 2048)

@@ -10,7 +10,6 @@ from pathlib import Path
 import httpx
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from fastapi.testclient import TestClient
 from securesystemslib.signer import CryptoSigner
 
 from fleet import publication
@@ -30,7 +29,7 @@ from tests.fleet.edge.peers import Engineer, SignedRelease, artifact_documents, 
 from toolchain.package import sign
 
 
-def send(api: TestClient, release: SignedRelease) -> httpx.Response:
+def send(api: httpx.Client, release: SignedRelease) -> httpx.Response:
     body = {"model": release.model, "version": release.version, **encoded(release.upload)}
     return api.post("/api/v1/releases", json=body)
 
@@ -46,7 +45,7 @@ def code(response: httpx.Response) -> str:
     return f"{response.status_code} {response.json()['code']}"
 
 
-def put(api: TestClient, release: SignedRelease) -> None:
+def put(api: httpx.Client, release: SignedRelease) -> None:
     for sha256, payload in release.blobs.items():
         assert api.put(f"/api/v1/blobs/{sha256}", content=payload).status_code in (200, 201)
 
@@ -62,7 +61,7 @@ def device_sees(services: Services, engineer: Engineer, folder: Path, release: S
     trust.manifest(release.model, release.version, "x86-64-cpu", manifest_digest(release))
 
 
-def test_nothing_is_signed_before_the_root_names_the_service(services: Services, api: TestClient, engineer: Engineer) -> None:
+def test_nothing_is_signed_before_the_root_names_the_service(services: Services, api: httpx.Client, engineer: Engineer) -> None:
     assert not services.trust.is_authorized()
     assert services.trust.refresh() is False
     own = engineer.authorization(
@@ -73,7 +72,7 @@ def test_nothing_is_signed_before_the_root_names_the_service(services: Services,
 
 
 def test_authorize_publish_and_a_device_walks_there(
-    services: Services, api: TestClient, engineer: Engineer, tmp_path: Path
+    services: Services, api: httpx.Client, engineer: Engineer, tmp_path: Path
 ) -> None:
     keys = api.get("/api/v1/trust/service").json()
     answer = api.post("/api/v1/trust", json=encoded(engineer.authorization(keys)))
@@ -93,14 +92,14 @@ def test_authorize_publish_and_a_device_walks_there(
     assert code(api.get("/api/v1/releases/digits/9.0.0")) == "404 release.unknown"
 
 
-def test_the_same_upload_again_changes_nothing(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_the_same_upload_again_changes_nothing(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     release = engineer.release("digits", "1.0.0")
     put(api, release)
     put(api, release)
     assert send(api, release).json() == send(api, release).json()
 
 
-def test_another_target_may_join_a_release(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_another_target_may_join_a_release(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     for target in ("x86-64-cpu", "rpi5"):
         release = engineer.release("digits", "1.0.0", target)
         put(api, release)
@@ -108,7 +107,7 @@ def test_another_target_may_join_a_release(authorized: Services, api: TestClient
     assert len(api.get("/api/v1/releases/digits/1.0.0").json()["artifacts"]) == 2
 
 
-def test_a_lost_race_is_told_and_the_second_try_passes(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_a_lost_race_is_told_and_the_second_try_passes(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     first = engineer.release("digits", "1.0.0")
     put(api, first)
     assert send(api, first).status_code == 201
@@ -154,7 +153,7 @@ def test_of_two_publishers_at_once_one_wins(authorized: Services, engineer: Engi
     device_sees(authorized, engineer, tmp_path / "device", next(item for item in outcomes if isinstance(item, SignedRelease)))
 
 
-def test_a_name_once_taken_is_taken_for_ever(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_a_name_once_taken_is_taken_for_ever(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     release = engineer.release("digits", "1.0.0")
     put(api, release)
     assert send(api, release).status_code == 201
@@ -171,7 +170,7 @@ def test_a_name_once_taken_is_taken_for_ever(authorized: Services, api: TestClie
     assert code(send(api, withdrawn)) == "409 release.conflict"
 
 
-def test_a_release_is_complete_or_not_there(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_a_release_is_complete_or_not_there(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     release = engineer.release("digits", "1.0.0")
     assert code(send(api, release)) == "422 release.incomplete"
     put(api, release)
@@ -201,7 +200,7 @@ def changed(
     return replace(release, upload=upload)
 
 
-def test_what_is_not_signed_by_the_right_key_stays_out(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_what_is_not_signed_by_the_right_key_stays_out(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     release = engineer.release("digits", "1.0.0")
     put(api, release)
     assert send(api, release).status_code == 201
@@ -216,7 +215,7 @@ def test_what_is_not_signed_by_the_right_key_stays_out(authorized: Services, api
     assert code(api.post("/api/v1/releases", json=body)) == "422 request.invalid"
 
 
-def test_a_role_may_say_only_what_is_its_own(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_a_role_may_say_only_what_is_its_own(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     first = engineer.release("digits", "1.0.0")
     put(api, first)
     assert send(api, first).status_code == 201
@@ -237,7 +236,7 @@ def test_a_role_may_say_only_what_is_its_own(authorized: Services, api: TestClie
     assert code(api.post("/api/v1/trust", json=encoded(upload))) == "422 trust.bad_metadata"
 
 
-def test_expired_metadata_is_refused(authorized: Services, api: TestClient, engineer: Engineer) -> None:
+def test_expired_metadata_is_refused(authorized: Services, api: httpx.Client, engineer: Engineer) -> None:
     release = engineer.release("digits", "1.0.0")
     put(api, release)
     role = engineer.models["digits"]
@@ -247,7 +246,7 @@ def test_expired_metadata_is_refused(authorized: Services, api: TestClient, engi
 
 
 def test_root_and_targets_keys_rotate_and_releases_stay(
-    authorized: Services, api: TestClient, engineer: Engineer, tmp_path: Path
+    authorized: Services, api: httpx.Client, engineer: Engineer, tmp_path: Path
 ) -> None:
     release = engineer.release("digits", "1.0.0")
     put(api, release)
@@ -271,7 +270,7 @@ def test_root_and_targets_keys_rotate_and_releases_stay(
     assert code(api.post("/api/v1/trust", json=encoded(upload))) == "409 trust.not_authorized"
 
 
-def test_a_director_of_another_service_is_not_ours(services: Services, api: TestClient, engineer: Engineer) -> None:
+def test_a_director_of_another_service_is_not_ours(services: Services, api: httpx.Client, engineer: Engineer) -> None:
     keys = services.trust.keys.public() | {"director": "11" * 32}
     assert code(api.post("/api/v1/trust", json=encoded(engineer.authorization(keys)))) == "409 trust.not_authorized"
 
@@ -353,7 +352,7 @@ def test_the_service_keeps_its_metadata_fresh(authorized: Services, engineer: En
     assert DIRECTOR_TARGET in later.state().listed()
 
 
-def test_blobs_are_whole_or_not_there(services: Services, api: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_blobs_are_whole_or_not_there(services: Services, api: httpx.Client, monkeypatch: pytest.MonkeyPatch) -> None:
     sha256 = sha256_hex(b"weights")
     assert api.head(f"/api/v1/blobs/{sha256}").status_code == 404
     assert code(api.put(f"/api/v1/blobs/{sha256}", content=b"tampered")) == "422 trust.digest_mismatch"
