@@ -20,6 +20,7 @@ from fleet.store.planning import candidates, offers
 from fleet.store.releases import ReleaseRepository
 from fleet.store.rollouts import RolloutRepository, plan_of, progress_of
 from fleet.store.tables import Rollout
+from fleet.store.telemetry import TelemetryRepository
 from runtime.contract.canonical import sha256_hex
 
 
@@ -92,6 +93,8 @@ class RolloutControl:
                 for amend in retry(rollouts.jobs(rollout)):
                     rollouts.save_job(rollout, amend.job, now_ms)
             rollouts.save(rollout, revision, None, progress, now_ms)
+            title = f"{plan.model} {plan.version}: {progress.reason}"
+            TelemetryRepository(session).note(f"rollout.{progress.state}", "", title, now_ms, rollout=rollout)
             detail = {"state": progress.state.value, "stage": progress.stage}
             AccessRepository(session).record(actor.name, actor.role, f"rollout.{event}", rollout, detail=detail, now_ms=now_ms)
         self._changes.publish("rollout", rollout)

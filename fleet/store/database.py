@@ -102,5 +102,9 @@ def _prepare_sqlite(connection: Any, _record: Any) -> None:
 
 
 def _begin_sqlite(connection: Connection) -> None:
+    driver = connection.connection.dbapi_connection
+    if driver is not None and driver.in_transaction:
+        # A commit that failed (a full disk) leaves its transaction open, and the pool hands the connection out again.
+        driver.rollback()
     mode = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
     connection.exec_driver_sql(f"BEGIN {mode}")

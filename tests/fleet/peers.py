@@ -120,6 +120,7 @@ class PlayedDevice:
 
     boot: int
     seq: int = 0
+    applied: int = 0
     serving: dict[str, ArtifactRef] = field(default_factory=dict)
     reported: dict[str, ReportedDeployment] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
@@ -160,7 +161,9 @@ class Devices:
         """Let devices carry out what they are told: those that refuse an artifact's version say so, the others serve it."""
         for name in names or tuple(self.played):
             device = self.played[name]
-            _, deployments = self.wanted(name)
+            generation, deployments = self.wanted(name)
+            if generation == device.applied:
+                continue  # like a real device, it speaks when something has changed
             for wanted in deployments:
                 held = device.reported.get(wanted.model)
                 if held is not None and (held.rollout, held.attempt) == (wanted.rollout, wanted.attempt):
@@ -183,10 +186,11 @@ class Devices:
     def report(self, name: str, state: DeploymentState = DeploymentState.IDLE) -> None:
         device = self.played[name]
         device.seq += 1
+        device.applied = self.wanted(name)[0]
         value = Reported(
             boot=device.boot,
             seq=device.seq,
-            applied_generation=self.wanted(name)[0],
+            applied_generation=device.applied,
             clock_synced=True,
             profile=device.profile,
             versions={"edgewright": "0.1.0"},
