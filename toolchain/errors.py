@@ -12,6 +12,7 @@ BuildError              build.error      4   a stage or an external step failed
 ├── KeysError           keys.invalid     2   fix the key folder, or name another one
 ├── FleetError          fleet.failed     4   the fleet is out of reach, or could not do what was asked
 │   ├── FleetRefusedError   fleet.refused    6   the fleet does not believe or allow it; repeating will not help
+│   ├── RaceError           release.race     4   someone else published in between: fetch, sign again
 │   └── ConflictError       release.conflict 6   the same model, version and target is published with other content
 └── MissingError        need.missing     5   install what the message names
 
@@ -86,6 +87,10 @@ class FleetError(BuildError):
 class FleetRefusedError(FleetError):
     code = "fleet.refused"
     exit_status = EXIT_REFUSED
+
+
+class RaceError(FleetError):
+    code = "release.race"
 
 
 class ConflictError(FleetError):

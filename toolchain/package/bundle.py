@@ -23,7 +23,7 @@ from toolchain.errors import FleetError
 from toolchain.files import sync
 from toolchain.package.fleet import reaching
 from toolchain.package.keys import KeyFolder
-from toolchain.package.read import Release
+from toolchain.package.read import Release, blobs_of
 from toolchain.package.sign import director_document, model_role, parse
 from toolchain.package.trusted import TrustedMetadata, fetch_current
 
@@ -54,7 +54,7 @@ def bundle(client: Client, keys: KeyFolder, release: Release, to: Path) -> Bundl
     fetch_current(client, trusted, release.model)
     store = _metadata(client, trusted, release) | _documents(client, release)
     _walk(store, keys.seed.read_bytes(), release)
-    _write(to, store, release.blobs)
+    _write(to, store, blobs_of(release.artifacts))
     timestamp = parse(store["metadata/timestamp.json"], Timestamp).signed
     return Bundle(
         path=str(to),

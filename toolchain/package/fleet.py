@@ -4,16 +4,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from fleet.client import ApiError, UnreachableError
-from toolchain.errors import ConflictError, FleetError, FleetRefusedError
+from toolchain.errors import ConflictError, FleetError, FleetRefusedError, RaceError
 
-RACE = "release.race"
 _REFUSALS = ("trust.", "contract.", "auth.", "release.")
-
-
-class RaceError(FleetError):
-    """Someone else published in between; the publisher refetches and signs again."""
-
-    code = RACE
 
 
 @contextmanager
@@ -28,7 +21,7 @@ def reaching(url: str) -> Iterator[None]:
 
 
 def _translated(url: str, error: ApiError) -> FleetError:
-    if error.code == RACE:
+    if error.code == RaceError.code:
         return RaceError(error.detail)
     if error.code == ConflictError.code:
         return ConflictError(f"{url}: {error.detail}")

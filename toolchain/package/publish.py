@@ -13,10 +13,10 @@ from tuf.api.metadata import TargetFile, Targets
 
 from fleet.client import Client
 from runtime.contract.artifact import EVIDENCE_NAME
-from toolchain.errors import ConflictError, FleetError, KeysError
-from toolchain.package.fleet import RaceError, reaching
+from toolchain.errors import ConflictError, FleetError, KeysError, RaceError
+from toolchain.package.fleet import reaching
 from toolchain.package.keys import KeyFolder
-from toolchain.package.read import Artifact, Release, read_release
+from toolchain.package.read import Artifact, Release, blobs_of, read_release
 from toolchain.package.sign import delegate_model, delegated_keyids, list_document, model_role, next_targets, seal
 from toolchain.package.trusted import Current, TrustedMetadata, fetch_current
 
@@ -49,8 +49,8 @@ def publish(client: Client, keys: KeyFolder, path: Path, now: datetime, say: Pro
     release = read_release(path)
     say(f"{release.model} {release.version}: {len(release.artifacts)} artifact(s) read, every digest holds")
     publisher = _Publisher(client, keys, release, now)
-    publisher.fetch()  # before any upload: a fleet we cannot verify gets nothing of ours
-    uploaded = _upload_blobs(client, release, say)
+    # Before any upload: a fleet we cannot verify, or that has other content under this name, gets nothing of ours.
+    uploaded = _upload_blobs(client, publisher.missing(), say)
     for _ in range(ATTEMPTS):
         try:
             added, role_version = publisher.sign_and_send()
@@ -79,16 +79,14 @@ class _Publisher:
         self._role = model_role(release.model)
         self._now = now
 
-    def fetch(self) -> tuple[Current, Targets]:
-        """What the fleet holds, verified, and its targets role. Raises KeysError while the fleet is not authorised."""
-        current = fetch_current(self._client, self._trusted, self._release.model)
-        if current.targets is None:
-            raise KeysError(f"{self._client.url} is not authorised yet: toolchain keys authorize --to {self._client.url}")
-        return current, current.targets
+    def missing(self) -> list[Artifact]:
+        """The artifacts the fleet does not list yet. Raises ConflictError when it lists another one in a place of ours."""
+        current, _ = self._fetch()
+        return [artifact for artifact in self._release.artifacts if _is_new(artifact, current.model_targets)]
 
     def sign_and_send(self) -> tuple[tuple[str, ...], int]:
         """One attempt. Returns the targets added and the version of the model's role; raises RaceError when it came too late."""
-        current, targets = self.fetch()
+        current, targets = self._fetch()
         listed = current.model_targets
         added = [artifact for artifact in self._release.artifacts if _is_new(artifact, listed)]
         if not added and listed:
@@ -105,6 +103,13 @@ class _Publisher:
         metadata[self._role] = seal(following, [signer])
         self._send(metadata, documents)
         return tuple(artifact.target for artifact in added), following.version
+
+    def _fetch(self) -> tuple[Current, Targets]:
+        """What the fleet holds, verified, and its targets role. Raises KeysError while the fleet is not authorised."""
+        current = fetch_current(self._client, self._trusted, self._release.model)
+        if current.targets is None:
+            raise KeysError(f"{self._client.url} is not authorised yet: toolchain keys authorize --to {self._client.url}")
+        return current, current.targets
 
     def _delegate(self, targets: Targets) -> Targets:
         """A model's first release: targets metadata that delegates to the model's key, made here unless an attempt left it."""
@@ -138,10 +143,11 @@ def _is_new(artifact: Artifact, listed: Targets | None) -> bool:
     return False
 
 
-def _upload_blobs(client: Client, release: Release, say: Progress) -> int:
+def _upload_blobs(client: Client, artifacts: list[Artifact], say: Progress) -> int:
+    """Send the payload files the fleet lacks; returns their bytes."""
     sent = 0
     with reaching(client.url):
-        for sha256, file in release.blobs.items():
+        for sha256, file in blobs_of(artifacts).items():
             if not client.has_blob(sha256):
                 client.put_blob(sha256, file)
                 sent += file.stat().st_size

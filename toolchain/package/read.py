@@ -5,6 +5,7 @@ on the engineer's machine and not on a device.
 """
 
 import hashlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -47,9 +48,6 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True):
             target_path(value.model, value.version, self.target, EVIDENCE_NAME): self.evidence.raw,
         }
 
-    def file(self, entry: FileEntry) -> Path:
-        return self.path / entry.name
-
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
     """A release directory: one artifact per target, all of one model and version, sorted by target."""
@@ -58,10 +56,10 @@ class Release(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     artifacts: tuple[Artifact, ...]
 
-    @property
-    def blobs(self) -> dict[str, Path]:
-        """Every payload file by digest; equal files of two targets are one blob."""
-        return {entry.sha256: artifact.file(entry) for artifact in self.artifacts for entry in artifact.manifest.value.files}
+
+def blobs_of(artifacts: Iterable[Artifact]) -> dict[str, Path]:
+    """Every payload file by digest; equal files of two targets are one blob."""
+    return {entry.sha256: artifact.path / entry.name for artifact in artifacts for entry in artifact.manifest.value.files}
 
 
 def read_artifact(path: Path) -> Artifact:

@@ -11,7 +11,7 @@ from runtime.contract.canonical import sha256_hex
 from runtime.contract.errors import DigestError, ExpiredError, MetadataError, RollbackError, SignatureError, UnlistedError
 from runtime.contract.trust import DIRECTOR_TARGET, ReleaseTrust, key_id
 from tests.toolchain.package.conftest import NOW, FleetPeer, change_metadata, make_artifact, stranger
-from toolchain.errors import ConflictError, FleetError, KeysError, UsageError
+from toolchain.errors import ConflictError, FleetError, KeysError, RaceError, UsageError
 from toolchain.package import publish as publish_module
 from toolchain.package.authorize import authorize, create_root, rotate
 from toolchain.package.keys import KeyFolder
@@ -105,8 +105,10 @@ def test_models_have_roles_of_their_own(fleet: FleetPeer, keys: KeyFolder, devic
 def test_other_content_under_a_published_name_is_a_conflict(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path) -> None:
     send(fleet, keys, make_artifact(tmp_path).parent)
     changed = make_artifact(tmp_path, content=b"another model")
+    blobs = dict(fleet.blobs)
     with pytest.raises(ConflictError, match="raise the version"):
         send(fleet, keys, changed.parent)
+    assert fleet.blobs == blobs
 
 
 def test_new_evidence_for_the_same_manifest_is_no_conflict(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path) -> None:
@@ -137,7 +139,7 @@ def test_races_do_not_go_on_for_ever(fleet: FleetPeer, keys: KeyFolder, tmp_path
 
     def overtake() -> None:
         tries.append(1)
-        raise publish_module.RaceError("always")
+        raise RaceError("always")
 
     fleet.before_release = overtake
     with pytest.raises(FleetError, match="faster"):
