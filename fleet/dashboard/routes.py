@@ -27,7 +27,7 @@ from fleet.dashboard.reading.rollouts import read_rollout
 from fleet.dashboard.render import Live, Renderer
 from fleet.dashboard.session import NOBODY, Sealer, load_key, safe_next
 from fleet.dashboard.views.devices import device_page
-from fleet.dashboard.views.drift import drift_page, drift_summary
+from fleet.dashboard.views.drift import drift_page, drift_rows
 from fleet.dashboard.views.overview import overview_page
 from fleet.dashboard.views.releases import release_page, release_rows
 from fleet.dashboard.views.rollout import rollout_page
@@ -197,8 +197,7 @@ def show_device_drift(visit: VisitDep, device: str) -> Response:
 def show_drift(visit: VisitDep) -> Response:
     with visit.services.database.read() as session:
         facts = read_fleet_drift(session)
-    rows = [drift_summary(row, visit.now, installed) for row, installed in facts]
-    return visit.show("drift.html", "drift", Live(("drift",), CALM_MS), rows=rows)
+    return visit.show("drift.html", "drift", Live(("drift",), CALM_MS), rows=drift_rows(facts, visit.now))
 
 
 @router.get("/releases")

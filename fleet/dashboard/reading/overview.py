@@ -14,6 +14,7 @@ from fleet.store.tables import Alert, Device, Drift, Installed, Job, Rollout, Tw
 
 PAGE = 50
 SPARK_WINDOWS = 40
+ALERTS = 20
 FAILED_OUTCOMES = ("refused", "rolled_back")
 
 
@@ -45,6 +46,7 @@ class OverviewFacts:
     counts: dict[str, int]
     rollouts: tuple[RolloutFacts, ...]
     alerts: tuple[Alert, ...]
+    open_alerts: int
     versions: tuple[tuple[str, str, int], ...]
 
 
@@ -81,17 +83,18 @@ def read_overview(session: Session, *, only: str, search: str, page: int) -> Ove
         devices=tuple(_device_facts(session, ids)),
         matching=_count(session, *wanted),
         counts=counts,
-        rollouts=tuple(read_rollouts(session, active=True)),
-        alerts=tuple(session.scalars(select(Alert).where(Alert.closed_ms.is_(None)).order_by(Alert.opened_ms.desc()).limit(20))),
+        rollouts=tuple(read_rollouts(session, Rollout.finished_ms.is_(None))),
+        alerts=tuple(
+            session.scalars(select(Alert).where(Alert.closed_ms.is_(None)).order_by(Alert.opened_ms.desc()).limit(ALERTS))
+        ),
+        open_alerts=session.scalar(select(func.count()).select_from(Alert).where(Alert.closed_ms.is_(None))) or 0,
         versions=tuple((model, version, amount) for model, version, amount in versions if version is not None),
     )
 
 
-def read_rollouts(session: Session, *, active: bool | None = None, limit: int = 50) -> list[RolloutFacts]:
-    """Rollouts with their job counts, newest first; active: only unfinished ones, or only finished ones, or both."""
-    query = select(Rollout).order_by(Rollout.created_ms.desc()).limit(limit)
-    if active is not None:
-        query = query.where(Rollout.finished_ms.is_(None) if active else Rollout.finished_ms.is_not(None))
+def read_rollouts(session: Session, *conditions: ColumnElement[bool], limit: int = 50) -> list[RolloutFacts]:
+    """The newest rollouts that meet the conditions, with their job counts."""
+    query = select(Rollout).where(*conditions).order_by(Rollout.created_ms.desc()).limit(limit)
     rollouts = session.scalars(query).all()
     jobs: dict[str, dict[str, int]] = {rollout.id: {} for rollout in rollouts}
     grouped = select(Job.rollout, Job.state, func.count()).where(Job.rollout.in_(jobs)).group_by(Job.rollout, Job.state)

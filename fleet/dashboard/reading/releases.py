@@ -7,7 +7,7 @@ from sqlalchemy.orm import Session
 
 from fleet.dashboard.reading.overview import RolloutFacts, read_rollouts
 from fleet.store.releases import ReleaseRepository, manifest_of
-from fleet.store.tables import Artifact, Device, Installed, Release
+from fleet.store.tables import Artifact, Device, Installed, Release, Rollout
 from runtime.contract.artifact import Evidence, Manifest
 from runtime.contract.canonical import EVIDENCE_LIMIT, read_json
 from runtime.contract.errors import ContractError
@@ -72,7 +72,6 @@ def read_release(session: Session, model: str, version: str) -> ReleasePageFacts
         .order_by(Installed.device)
         .limit(DEVICES_LISTED)
     )
-    rollouts = [one for one in read_rollouts(session, limit=200) if one.rollout.release_id == release.id]
     others = session.scalars(
         select(Release.version).where(Release.model == model, Release.id != release.id).order_by(Release.id.desc())
     )
@@ -81,7 +80,7 @@ def read_release(session: Session, model: str, version: str) -> ReleasePageFacts
         artifacts=artifacts,
         devices=tuple(session.scalars(devices)),
         serving=sum(one.devices for one in artifacts),
-        rollouts=tuple(rollouts),
+        rollouts=tuple(read_rollouts(session, Rollout.release_id == release.id)),
         others=tuple(others),
     )
 

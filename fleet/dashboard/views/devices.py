@@ -60,7 +60,7 @@ class LogLine:
 
 @dataclass(frozen=True)
 class UpdateLog:
-    """One update (a job) with the steps the device reported, oldest step first."""
+    """One job with the steps the device reported for it, oldest first; a retry or the way back is part of the same job."""
 
     title: str
     version: str
@@ -108,7 +108,7 @@ class DevicePage:
 def device_page(facts: DevicePageFacts, now: float) -> DevicePage:
     device, twin = facts.device, facts.twin
     by_model = _by_model(facts.windows)
-    told = {(job.rollout, job.attempt) for job, _, _ in facts.jobs}
+    told = {job.rollout for job, _, _ in facts.jobs}
     start = now - SPANS_S[facts.span]
     return DevicePage(
         id=device.id,
@@ -119,7 +119,7 @@ def device_page(facts: DevicePageFacts, now: float) -> DevicePage:
         serving=tuple(_serving(row, facts.wanted.get(row.model), by_model.get(row.model, ()), now) for row in facts.installed),
         alerts=tuple(alert_card(row, now) for row in facts.alerts),
         updates=tuple(_update(job, rollout, artifact, facts.events, now) for job, rollout, artifact in facts.jobs),
-        other_events=tuple(log_line(event) for event in reversed(facts.events) if (event.rollout, event.attempt) not in told),
+        other_events=tuple(log_line(event) for event in reversed(facts.events) if event.rollout not in told),
         charts=tuple(ModelCharts(model, tuple(window_charts(rows, start=start, end=now))) for model, rows in by_model.items()),
         spans=tuple(
             SpanLink(title, f"/devices/{device.id}?span={name}", name == facts.span) for name, title in SPAN_TITLES.items()
@@ -224,7 +224,7 @@ def _slots(row: Installed, incoming: Artifact | None) -> tuple[SlotBox, ...]:
 
 
 def _update(job: Job, rollout: Rollout, artifact: Artifact, events: Sequence[Event], now: float) -> UpdateLog:
-    mine = [event for event in events if event.rollout == job.rollout and event.attempt == job.attempt]
+    mine = [event for event in events if event.rollout == job.rollout]
     began = (job.dispatched_ms or rollout.created_ms) / 1000
     return UpdateLog(
         title=f"{rollout.model} {artifact.version}",
@@ -248,5 +248,5 @@ def _window_note(facts: DevicePageFacts, now: float) -> str:
             f"No window in this span; the last one is from {wording.ago(facts.last_window_ms / 1000, now)}. Choose a longer span."
         )
     dropped = sum(window.dropped_rows for window in facts.windows)
-    text = f"{wording.plural(len(facts.windows), 'window')}, last {wording.ago(facts.last_window_ms / 1000, now)}"
+    text = f"{wording.plural(len(facts.windows), 'window')}, last {wording.ago(facts.last_window_ms / 1000, now)}, times in UTC"
     return f"{text}; {wording.plural(dropped, 'row')} served but not monitored" if dropped else text

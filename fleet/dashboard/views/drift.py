@@ -95,6 +95,16 @@ def drift_summary(row: Drift, now: float, installed: Installed | None = None) ->
     )
 
 
+def drift_rows(facts: Sequence[tuple[Drift, Installed | None]], now: float) -> list[DriftSummary]:
+    """Judgements of a fleet: alarms first, then by how far the most changed stream is."""
+    ranked = sorted(facts, key=lambda one: (one[0].state != "alarm", -_worst(one[0]), one[0].device))
+    return [drift_summary(row, now, installed) for row, installed in ranked]
+
+
+def _worst(row: Drift) -> float:
+    return max((stream.score for stream in judgements(row)), default=0.0)
+
+
 def drift_page(facts: DriftPageFacts, now: float) -> DriftPage:
     return DriftPage(facts.device.id, tuple(_model(model, now) for model in facts.models))
 

@@ -101,6 +101,7 @@ class OverviewPage:
     figures: tuple[Figure, ...]
     rollouts: tuple[RolloutCard, ...]
     alerts: tuple[AlertCard, ...]
+    open_alerts: str
     versions: tuple[VersionBar, ...]
     devices: tuple[DeviceRow, ...]
     filters: tuple[FilterLink, ...]
@@ -117,6 +118,7 @@ def overview_page(facts: OverviewFacts, *, only: str, search: str, page: int, no
         figures=_figures(facts),
         rollouts=rollouts,
         alerts=tuple(alert_card(row, now) for row in facts.alerts),
+        open_alerts=wording.count(facts.open_alerts),
         versions=version_bars(facts.versions),
         devices=tuple(_device_row(one, now) for one in facts.devices),
         filters=_filters(facts.counts, only, search),
@@ -209,9 +211,9 @@ def _figures(facts: OverviewFacts) -> tuple[Figure, ...]:
         ),
         Figure(
             "Open alerts",
-            wording.count(len(facts.alerts)),
-            "nothing waits" if not facts.alerts else "see below",
-            "warn" if facts.alerts else "",
+            wording.count(facts.open_alerts),
+            "see below" if facts.open_alerts else "nothing waits",
+            "warn" if facts.open_alerts else "",
             "figure-alerts",
         ),
     )

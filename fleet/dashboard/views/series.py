@@ -13,6 +13,7 @@ BUCKETS = 120
 """Samples per chart at most: about one per five pixels at desk width."""
 GAP_WINDOWS = 2.5
 """A pause longer than so many windows is drawn as a gap, since the device said nothing meanwhile."""
+TITLES = {"rss_bytes": "Memory of the daemon", "memory_free_bytes": "Memory free", "disk_free_bytes": "Disk free"}
 DAY_S = 86_400
 CPU = "cpu_ms"
 """A resource that counts up from the start of the process; a chart shows how fast."""
@@ -145,7 +146,7 @@ def resource_words(name: str) -> tuple[str, Callable[[float], str], float]:
     """Title, writer and factor of a resource by the unit its name ends in; an unknown unit is a plain count."""
     for suffix, write, factor in UNITS:
         if name.endswith(suffix):
-            return name.removesuffix(suffix).replace("_", " ").capitalize(), write, factor
+            return TITLES.get(name) or name.removesuffix(suffix).replace("_", " ").capitalize(), write, factor
     return name.replace("_", " ").capitalize(), wording.count, 1.0
 
 

@@ -268,7 +268,7 @@ def test_health_of_an_idle_a_silent_and_a_new_device() -> None:
 def test_paging_and_filters_keep_the_search() -> None:
     device = Device(id="gw-1", labels={"b": "2", "a": "1"}, enrolled_ms=0, certificate_expires_ms=0)
     counts = {"": 120, "online": 100, "offline": 20, "updating": 0, "failed": 1, "drifting": 0}
-    facts = OverviewFacts((DeviceFacts(device, None, (), (), {}),), 120, counts, (), (), ())
+    facts = OverviewFacts((DeviceFacts(device, None, (), (), {}),), 120, counts, (), (), 0, ())
     page = overview_page(facts, only="online", search="gw&1", page=2, now=NOW)
     assert page.paging.text == f"{PAGE + 1}–{2 * PAGE} of 120 devices"
     assert page.paging.previous == "/?only=online&q=gw%261"
@@ -323,9 +323,9 @@ def test_windows_become_charts_with_gaps_marks_and_cpu_from_a_counter() -> None:
     windows = [a_window(NOW - 600 + 60 * number, cpu_ms=600 * number) for number in range(4)]
     windows += [a_window(NOW - 120 + 60 * number, cpu_ms=600 * number, sha256=other, boot=2) for number in range(2)]
     plots = {plot.title: plot for plot in window_charts(windows, start=NOW - 900, end=NOW)}
-    assert list(plots) == ["Requests", "Latency", "Failed requests", "CPU", "Rss", "Widgets"]
+    assert list(plots) == ["Requests", "Latency", "Failed requests", "CPU", "Memory of the daemon", "Widgets"]
     assert plots["Requests"].lines[0].path.count("M") == 2
     assert [mark.label for mark in plots["Requests"].marks] == ["switched to 1.0.0"]
     assert plots["CPU"].lines[0].last == "1 %"
-    assert plots["Rss"].lines[0].last == "64.0 MiB"
+    assert plots["Memory of the daemon"].lines[0].last == "64.0 MiB"
     assert plots["Widgets"].lines[0].last == "3"
