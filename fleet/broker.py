@@ -179,7 +179,7 @@ class Broker:
             self.restarts += 1
             try:
                 await self._run(program)
-            except BrokerError as error:
+            except (BrokerError, OSError) as error:  # OSError: the program itself is gone, as in the middle of an upgrade
                 log.error("%s", error)
 
     def _require_free_port(self) -> None:
@@ -285,6 +285,8 @@ def _end_leftover(folder: Path) -> None:
     deadline = time.monotonic() + STOP_LIMIT_S
     while _runs_with(pid, folder / "mosquitto.conf") and time.monotonic() < deadline:
         time.sleep(0.02)
+    if _runs_with(pid, folder / "mosquitto.conf"):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _runs_with(pid: int, configuration_file: Path) -> bool:

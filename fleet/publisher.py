@@ -23,7 +23,7 @@ from paho.mqtt.reasoncodes import ReasonCode
 from sqlalchemy.orm import Session
 
 from fleet.config import DefaultsSection
-from fleet.errors import FleetError
+from fleet.errors import ExternalError
 from fleet.mqtt import Link, connect, disconnect, make_client
 from fleet.store.database import Database
 from fleet.store.tables import Event, Twin
@@ -127,12 +127,14 @@ class Publisher:
             self._is_new_connection.clear()
             with self._database.write() as session:
                 TwinRepository(session).forget_published()
-        while not self._stopping.is_set():
-            ready = self._sealed_batch()
-            if not ready or not self._client.is_connected():
+        last = ""
+        while not self._stopping.is_set() and (twins := self._unsent(after=last)):
+            last = twins[-1].device  # what cannot be sealed or sent is passed over; the next round looks at it again
+            ready = self._sealed(twins)
+            if not self._client.is_connected():
                 return
-            if not self._send(ready):
-                raise FleetError(f"the broker did not take all of {len(ready)} desired states")
+            if ready and not self._send(ready) and self._client.is_connected():
+                raise ExternalError(f"the broker did not take all of {len(ready)} desired states")
 
     def _reissue(self) -> None:
         """A new generation for what would expire within half its life: a device back from a break still gets a fresh one."""
@@ -146,24 +148,19 @@ class Publisher:
                 for device in due:
                     twins.reissue(device)
 
-    def _sealed_batch(self) -> list[Sealed]:
-        """What was not sent yet, signed; a generation without signed bytes gets them here, in one transaction with its batch."""
+    def _unsent(self, after: str) -> Sequence[Twin]:
         with self._database.read() as session:
-            twins = self._unsent(session)
-        if all(twin.desired is not None for twin in twins):
-            return [Sealed(twin.device, twin.generation, twin.desired) for twin in twins if twin.desired is not None]
-        with self._database.write() as session:
-            twins = self._unsent(session)
-            wanted = TwinRepository(session).deployments_of([twin.device for twin in twins])
-            return [sealed for twin in twins if (sealed := self._sealed(session, twin, wanted[twin.device])) is not None]
+            return TwinRepository(session).unpublished(BATCH, after)
 
-    def _unsent(self, session: Session) -> list[Twin]:
-        may_seal = self._may_seal()
-        return [
-            twin
-            for twin in TwinRepository(session).unpublished(BATCH)
-            if twin.desired is not None or (may_seal and (twin.device, twin.generation) not in self._unsealable)
-        ]
+    def _sealed(self, twins: Sequence[Twin]) -> list[Sealed]:
+        """Those of the twins that have signed bytes, or get them here, in one transaction."""
+        ready = [Sealed(twin.device, twin.generation, twin.desired) for twin in twins if twin.desired is not None]
+        bare = [twin for twin in twins if twin.desired is None and (twin.device, twin.generation) not in self._unsealable]
+        if bare and self._may_seal():
+            with self._database.write() as session:
+                wanted = TwinRepository(session).deployments_of([twin.device for twin in bare])
+                ready += [sealed for twin in bare if (sealed := self._seal(session, twin, wanted[twin.device])) is not None]
+        return ready
 
     def _may_seal(self) -> bool:
         is_authorized = self._trust.is_authorized()
@@ -172,10 +169,12 @@ class Publisher:
         self._is_held_back = not is_authorized
         return is_authorized
 
-    def _sealed(self, session: Session, twin: Twin, deployments: tuple[Deployment, ...]) -> Sealed | None:
-        """This generation, signed now if it was not; None if it cannot be, or is not the newest any more."""
-        if twin.desired is not None:
-            return Sealed(twin.device, twin.generation, twin.desired)
+    def _seal(self, session: Session, twin: Twin, deployments: tuple[Deployment, ...]) -> Sealed | None:
+        """Sign this generation; None if that cannot be done, or it is not the newest any more.
+
+        The deployments were read after the twin and may already be those of a later generation; then the twin is not
+        sealed, because only the newest generation can be.
+        """
         now_s = int(self._now_s())
         expires = now_s + self._defaults.desired_ttl_s
         defaults = {"window_s": self._defaults.window_s, "probation_s": self._defaults.probation_s}

@@ -75,12 +75,12 @@ class TwinRepository:
             )
         return {device: tuple(deployments) for device, deployments in found.items()}
 
-    def unpublished(self, limit: int = 1000) -> Sequence[Twin]:
-        """Twins of unrevoked devices whose newest generation was not handed to the broker yet."""
+    def unpublished(self, limit: int = 1000, after: str = "") -> Sequence[Twin]:
+        """Twins of unrevoked devices whose newest generation was not handed to the broker yet, by device, behind `after`."""
         return self._session.scalars(
             select(Twin)
             .join(Device, Device.id == Twin.device)
-            .where(Twin.generation > Twin.published_generation, Device.revoked_ms.is_(None))
+            .where(Twin.generation > Twin.published_generation, Device.revoked_ms.is_(None), Twin.device > after)
             .order_by(Twin.device)
             .limit(limit)
         ).all()

@@ -3,16 +3,21 @@
 import os
 import signal
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 
 import msgspec
 import pytest
 from sqlalchemy import text
 
 from fleet.edge import Edge, make_edge
+from fleet.errors import StoreError
 from fleet.ingest import writer as writer_module
+from fleet.ingest.consumer import Consumer
 from fleet.ingest.messages import Arrival
 from fleet.ingest.writer import Writer
+from fleet.mqtt import Link
+from fleet.pki import INGEST
 from fleet.services import Services
 from fleet.store.devices import DeviceRepository
 from fleet.store.inserts import count
@@ -22,7 +27,7 @@ from runtime.contract.canonical import EVENT_LIMIT, REPORTED_LIMIT, write_messag
 from runtime.contract.deployment import DeviceProfile, Reported, ReportedDeployment
 from runtime.contract.telemetry import Event as DeviceEvent
 from runtime.contract.telemetry import Presence, Result, write_window
-from runtime.contract.topics import Channel, topic
+from runtime.contract.topics import Channel, subscription, topic
 from tests.fleet.edge.conftest import Enrol, in_database
 from tests.fleet.edge.peers import LoopThread, MqttPeer, eventually
 from tests.fleet.peers import Behaviour
@@ -161,6 +166,35 @@ def test_ingest_survives_a_broker_that_dies_and_loses_everything(
     eventually(lambda: one.is_connected and edge.ingest.is_connected)
     one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", 2))
     in_database(services, lambda session: count(session, Window) == 2)
+
+
+def test_what_was_not_committed_is_not_acknowledged(
+    services: Services, edge: Edge, loop: LoopThread, enrol: Enrol, mqtt: Connect
+) -> None:
+    loop.run(edge.broker.start())
+    pair = services.authority.service(INGEST, datetime.now(UTC))
+    link = Link(host="127.0.0.1", port=edge.broker.port, role=INGEST, authority=services.authority.certificate_path, pair=pair)
+    filters = [subscription(FLEET, Channel.TELEMETRY, share="ingest")]
+    tries: list[int] = []
+
+    def fail(batch: Sequence[Arrival]) -> None:
+        tries.append(len(batch))
+        raise StoreError("the database is out of reach")
+
+    first = Consumer(link, filters, fail, keeps_session=True)
+    first.start()
+    eventually(lambda: first.is_connected)
+    one = mqtt(enrol("one"))
+    eventually(lambda: one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", 1)) == "Success")
+    eventually(lambda: len(tries) >= 2)
+    first.stop()
+
+    arrived: list[Arrival] = []
+    second = Consumer(link, filters, arrived.extend, keeps_session=True)
+    second.start()
+    eventually(lambda: arrived)
+    second.stop()
+    assert {arrival.payload for arrival in arrived} == {window("one", 1)}
 
 
 # what becomes of a batch

@@ -4,6 +4,8 @@ import os
 import signal
 from collections.abc import Callable
 
+import pytest
+
 from fleet import publication
 from fleet.edge import Edge
 from fleet.services import Services
@@ -141,6 +143,19 @@ def test_one_state_that_cannot_be_said_does_not_hold_up_the_others(
     assert newest(authorized, listen(mqtt, good), 1).device == "good"
     event = in_database(authorized, lambda session: session.query(Event).filter_by(device="bad").one_or_none())
     assert (event.kind, event.code) == ("desired.refused", "contract.malformed")
+
+
+def test_more_than_a_batch_that_cannot_be_said_holds_up_nobody(
+    authorized: Services, edge: Edge, loop: LoopThread, enrol: Enrol, mqtt: Connect, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.publisher.BATCH", 2)
+    for number in range(5):
+        with authorized.database.write() as session:
+            session.get(Twin, enrol(f"bad-{number}").device).settings = {"window_s": -1}
+    last = enrol("zebra")
+    loop.run(edge.broker.start())
+    loop.run(edge.publisher.start())
+    assert newest(authorized, listen(mqtt, last), 1).device == "zebra"
 
 
 def test_a_revoked_device_gets_nothing_new(
