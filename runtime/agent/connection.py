@@ -96,11 +96,14 @@ class Connection:
         """Say goodbye, so that the last will is not sent, and end the thread."""
         self._stopping.set()
         self.wake()
-        self._thread.join(FAREWELL_S + LOOP_S)
+        if self._thread.is_alive():
+            self._thread.join(FAREWELL_S + LOOP_S)
+        self._bell.close()
+        self._ear.close()
 
     def wake(self) -> None:
         """There is something new in the outbox."""
-        with suppress(BlockingIOError):  # the bell rings already
+        with suppress(OSError):  # the bell rings already, or the line is closed for good
             self._bell.send(b"!")
 
     def publish_state(self, channel: Channel, payload: bytes) -> None:

@@ -44,6 +44,7 @@ class Broker:
             f"listener {self.port} 127.0.0.1\ncafile {authority.folder / 'ca.pem'}\ncertfile {certificate}\nkeyfile {key}\n"
             "require_certificate true\nuse_identity_as_username true\nallow_anonymous false\n"
             f"acl_file {folder / 'acl'}\nmax_queued_messages 10000\nmax_inflight_messages 20\nuser root\n"
+            f"persistence true\npersistence_location {folder}/\n"
         )
         self.start()
 
@@ -82,7 +83,10 @@ class FleetClient:
         self._client = mqtt.Client(CallbackAPIVersion.VERSION2, client_id="service-fleet", protocol=mqtt.MQTTv5)
         self._client.tls_set_context(context)
         self._client.on_message = self._on_message
-        self._client.connect("localhost", broker.port, properties=Properties(PacketTypes.CONNECT))
+        session = Properties(PacketTypes.CONNECT)
+        session.SessionExpiryInterval = 3600  # the broker keeps what comes while this client is away, as for the real service
+        self._client.reconnect_delay_set(1, 1)
+        self._client.connect("localhost", broker.port, clean_start=False, properties=session)
         self._client.loop_start()
         for channel in ("reported", "presence", "event", "telemetry", "result/+"):
             self._client.subscribe(f"edge/1/{fleet}/+/{channel}", 1)
