@@ -1,11 +1,14 @@
 """`fleet device`: who is in the fleet."""
 
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fleet.cli.options import HomeOption, JsonOption, TokenFileOption, UrlOption, new_app, open_client
 from fleet.cli.output import emit, emit_json, emit_table, moment
+
+if TYPE_CHECKING:
+    from fleet.client.documents import Device
 
 app = new_app("List, show and revoke devices.")
 
@@ -63,12 +66,12 @@ def revoke(device: DeviceArgument, *, home: HomeOption = None, url: UrlOption = 
     emit(f"{device} is revoked")
 
 
-def _row(device: dict[str, Any]) -> tuple[str, str, str, str]:
+def _row(device: "Device") -> tuple[str, str, str, str]:
     serves = ", ".join(f"{model['model']} {model['version'] or '-'}" for model in device["models"]) or "-"
     return device["id"], _state(device), serves, moment(device["reported_ms"])
 
 
-def _state(device: dict[str, Any]) -> str:
+def _state(device: "Device") -> str:
     if device["revoked_ms"] is not None:
         return "revoked"
     return "online" if device["online"] else "offline"

@@ -11,6 +11,7 @@ from fleet.errors import ConfigError
 
 if TYPE_CHECKING:
     from fleet.client import Client
+    from fleet.client.documents import Rollout, RolloutSummary
 
 app = new_app("Create, watch, pause, resume, approve and roll back rollouts.")
 
@@ -213,11 +214,11 @@ def _number(option: str, text: str) -> int | float:
         raise ConfigError(f"{option} {text!r} is not a number") from error
 
 
-def _standing(found: dict[str, Any]) -> str:
+def _standing(found: "RolloutSummary") -> str:
     return f"{found['state'].replace('_', ' ')}, stage {found['stage'] + 1} of {found['stages']}"
 
 
-def _line(found: dict[str, Any]) -> str:
+def _line(found: "Rollout") -> str:
     states = [job["state"] for job in found["jobs"]]
     jobs = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     gates = ", ".join(f"{one['gate']} {one['decision']}" for one in found["verdicts"] if one["decision"] != "pass")

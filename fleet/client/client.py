@@ -1,7 +1,7 @@
 """Which calls does the fleet's REST API offer, and what do they take and give?
 
-Answers are plain JSON objects as the service sent them, so that a field added later reaches `--json` without a new
-client. Bytes that are signed travel as base64 inside JSON and come back as bytes here.
+Answers are JSON objects as the service sent them, typed by `documents`: nothing is copied or dropped, so a field added
+later reaches `--json` without a new client. Bytes that are signed travel as base64 inside JSON and come back as bytes here.
 """
 
 import base64
@@ -10,10 +10,28 @@ import uuid
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, cast
 
 import httpx
 
+from fleet.client.documents import (
+    Alert,
+    AuditEntry,
+    Change,
+    Device,
+    Drift,
+    Event,
+    Health,
+    NewToken,
+    Release,
+    ReleaseSummary,
+    Rollout,
+    RolloutSummary,
+    Token,
+    TrustUpdate,
+    Verdict,
+    Window,
+)
 from fleet.client.errors import ApiError
 from fleet.client.transport import TIMEOUT, Transport
 
@@ -61,9 +79,9 @@ class Client:
                 return None
             raise
 
-    def authorize(self, metadata: Mapping[str, bytes], documents: Mapping[str, bytes]) -> Document:
+    def authorize(self, metadata: Mapping[str, bytes], documents: Mapping[str, bytes]) -> TrustUpdate:
         """Bring in a new root and targets (first authorisation, or a rotation) with the documents they list."""
-        return self._post("/trust", {"metadata": _base64(metadata), "documents": _base64(documents)})
+        return cast(TrustUpdate, self._post("/trust", {"metadata": _base64(metadata), "documents": _base64(documents)}))
 
     def has_blob(self, sha256: str) -> bool:
         try:
@@ -79,27 +97,28 @@ class Client:
         headers = {"content-type": "application/octet-stream", "content-length": str(file.stat().st_size)}
         self._transport.call("PUT", f"/blobs/{sha256}", headers=headers, body=lambda: _chunks(file))
 
-    def create_release(self, model: str, version: str, metadata: Mapping[str, bytes], documents: Mapping[str, bytes]) -> Document:
+    def create_release(self, model: str, version: str, metadata: Mapping[str, bytes], documents: Mapping[str, bytes]) -> Release:
         """Bring in a signed release whose blobs are uploaded. metadata: by role; documents: by TUF target path.
 
         ApiError codes: release.race (refetch, sign again), release.conflict (other content under this name), release.incomplete.
         """
         body = {"model": model, "version": version, "metadata": _base64(metadata), "documents": _base64(documents)}
-        return self._post("/releases", body)
+        return cast(Release, self._post("/releases", body))
 
-    def releases(self) -> Iterator[Document]:
-        return self._pages("/releases")
+    def releases(self) -> Iterator[ReleaseSummary]:
+        """Newest first, as all listings but that of devices are."""
+        return cast(Iterator[ReleaseSummary], self._pages("/releases"))
 
-    def release(self, model: str, version: str) -> Document:
-        return self._get(f"/releases/{model}/{version}")
+    def release(self, model: str, version: str) -> Release:
+        return cast(Release, self._get(f"/releases/{model}/{version}"))
 
     # devices
 
-    def devices(self) -> Iterator[Document]:
-        return self._pages("/devices")
+    def devices(self) -> Iterator[Device]:
+        return cast(Iterator[Device], self._pages("/devices"))
 
-    def device(self, device: str) -> Document:
-        return self._get(f"/devices/{device}")
+    def device(self, device: str) -> Device:
+        return cast(Device, self._get(f"/devices/{device}"))
 
     def revoke_device(self, device: str) -> None:
         self._transport.call("DELETE", f"/devices/{device}")
@@ -111,64 +130,64 @@ class Client:
             body["device"] = device
         return str(self._create("/enrolments", body)["token"])
 
-    def windows(self, device: str, *, model: str | None = None) -> Iterator[Document]:
-        return self._pages(f"/devices/{device}/windows", _given(model=model))
+    def windows(self, device: str, *, model: str | None = None) -> Iterator[Window]:
+        return cast(Iterator[Window], self._pages(f"/devices/{device}/windows", _given(model=model)))
 
-    def drift(self, device: str) -> Document:
-        return self._get(f"/devices/{device}/drift")
+    def drift(self, device: str) -> Drift:
+        return cast(Drift, self._get(f"/devices/{device}/drift"))
 
-    def events(self, device: str) -> Iterator[Document]:
-        return self._pages(f"/devices/{device}/events")
+    def events(self, device: str) -> Iterator[Event]:
+        return cast(Iterator[Event], self._pages(f"/devices/{device}/events"))
 
     # rollouts
 
-    def create_rollout(self, body: Document, *, key: str | None = None) -> Document:
+    def create_rollout(self, body: Document, *, key: str | None = None) -> Rollout:
         """Create a rollout, not yet started. body: as in the API; key: makes repeating this very call safe across processes."""
-        return self._create("/rollouts", body, key)
+        return cast(Rollout, self._create("/rollouts", body, key))
 
-    def rollouts(self) -> Iterator[Document]:
-        return self._pages("/rollouts")
+    def rollouts(self) -> Iterator[RolloutSummary]:
+        return cast(Iterator[RolloutSummary], self._pages("/rollouts"))
 
-    def rollout(self, rollout: str) -> Document:
-        return self._get(f"/rollouts/{rollout}")
+    def rollout(self, rollout: str) -> Rollout:
+        return cast(Rollout, self._get(f"/rollouts/{rollout}"))
 
-    def act(self, rollout: str, action: Action) -> Document:
+    def act(self, rollout: str, action: Action) -> Rollout:
         """Start, pause, resume, roll back or approve. Sent once: whether to repeat it is the caller's decision."""
-        return self._post(f"/rollouts/{rollout}/{action}", {})
+        return cast(Rollout, self._post(f"/rollouts/{rollout}/{action}", {}))
 
-    def verdicts(self, rollout: str) -> list[Document]:
+    def verdicts(self, rollout: str) -> list[Verdict]:
         """What the gates said, newest evaluation first."""
-        return _list(self._transport.call("GET", f"/rollouts/{rollout}/verdicts"))
+        return cast(list[Verdict], _list(self._transport.call("GET", f"/rollouts/{rollout}/verdicts")))
 
     # access
 
-    def tokens(self) -> list[Document]:
+    def tokens(self) -> list[Token]:
         """Every API token, without the secret part that only its creation showed."""
-        return _list(self._transport.call("GET", "/tokens"))
+        return cast(list[Token], _list(self._transport.call("GET", "/tokens")))
 
-    def create_token(self, name: str, role: str, *, ttl_s: int | None = None) -> Document:
-        """An API token for a person or a program: {name, role, token, expires_ms}. The token is shown this once."""
-        return self._post("/tokens", {"name": name, "role": role, "ttl_s": ttl_s})
+    def create_token(self, name: str, role: str, *, ttl_s: int | None = None) -> NewToken:
+        """An API token for a person or a program; shown this once. Sent once: a repeat would find the name taken."""
+        return cast(NewToken, self._post("/tokens", {"name": name, "role": role, "ttl_s": ttl_s}))
 
     def revoke_token(self, name: str) -> None:
         self._transport.call("DELETE", f"/tokens/{name}")
 
     # watching
 
-    def alerts(self, *, only_open: bool = False) -> Iterator[Document]:
-        return self._pages("/alerts", {"open": "true"} if only_open else None)
+    def alerts(self, *, only_open: bool = False) -> Iterator[Alert]:
+        return cast(Iterator[Alert], self._pages("/alerts", {"open": "true"} if only_open else None))
 
-    def audit(self) -> Iterator[Document]:
-        return self._pages("/audit")
+    def audit(self) -> Iterator[AuditEntry]:
+        return cast(Iterator[AuditEntry], self._pages("/audit"))
 
-    def health(self) -> Document:
+    def health(self) -> Health:
         """What each part of the service says of itself; a failing one is an answer here, not an error."""
-        return _json(self._transport.call("GET", "/health", answers=frozenset({503})))
+        return cast(Health, _json(self._transport.call("GET", "/health", answers=frozenset({503}))))
 
-    def stream(self) -> Iterator[Document]:
+    def stream(self) -> Iterator[Change]:
         """What changes, as it changes: {kind, id}, until the service closes. Blocks between events."""
         with self._transport.open("/stream") as response:
-            yield from _events(response.iter_lines())
+            yield from cast(Iterator[Change], _events(response.iter_lines()))
 
     def _get(self, path: str) -> Document:
         return _json(self._transport.call("GET", path))
