@@ -154,7 +154,7 @@ def monitor_us() -> float:
         monitor = Monitor(manifest, edge_set, limits)
         started = time.perf_counter()
         for _ in range(10_000):
-            monitor.observe(x, y, 1, 16_000)
+            monitor.observe(x, y, 1, 0, 16_000)
         monitor.take()
         best = min(best, time.perf_counter() - started)
     return round(best / 10_000 * 1e6, 2)
@@ -339,11 +339,11 @@ def write_tiny_onnx(path: Path) -> None:
         nodes.append(helper.make_node("Relu", [f"c{index}"], [f"r{index}"]))
         last = f"r{index}"
 
-    convolve(0, (16, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
-    convolve(1, (16, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], group=16)
-    convolve(2, (32, 16, 1, 1))
-    convolve(3, (32, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], group=32)
-    convolve(4, (32, 32, 1, 1))
+    convolve(0, (32, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1])
+    convolve(1, (32, 1, 3, 3), pads=[1, 1, 1, 1], group=32)
+    convolve(2, (48, 32, 1, 1))
+    convolve(3, (48, 1, 3, 3), strides=[2, 2], pads=[1, 1, 1, 1], group=48)
+    convolve(4, (32, 48, 1, 1))
     nodes.append(helper.make_node("GlobalAveragePool", [last], ["pooled"]))
     nodes.append(helper.make_node("Flatten", ["pooled"], ["flat"]))
     weights.append(numpy_helper.from_array(generator.normal(size=(32, 10)).astype(np.float32), "wd"))

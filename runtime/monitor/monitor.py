@@ -34,12 +34,13 @@ class MonitorLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Bounds on one model's monitor.
 
     rows_per_window: enough for cell shares within 0.7 points, and a window stays below 1 kB compressed.
+    block_bytes: what a second-level cache holds, with the temporaries of image statistics beside it.
     cpu_permille: of wall time, saved up to burst_ms; images cost up to 100 times what table rows do.
     """
 
     rows_per_window: Annotated[int, Meta(ge=1)] = 5_000
     block_rows: Annotated[int, Meta(ge=1, le=65_536)] = 256
-    block_bytes: Annotated[int, Meta(ge=1)] = 1 << 20
+    block_bytes: Annotated[int, Meta(ge=1)] = 1 << 18
     cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 10
     burst_ms: Annotated[int, Meta(ge=0)] = 20
 
@@ -101,15 +102,19 @@ class Monitor:
         self._latency_sum_ns = 0
         self._taken = self._totals()
 
-    def observe(self, inputs: Tensors, outputs: Tensors, rows: int, latency_ns: int) -> None:
-        """Note one successful inference on `rows` examples. Arrays are copied or counted before this returns."""
+    def observe(self, inputs: Tensors, outputs: Tensors, rows: int, started_ns: int, ended_ns: int) -> None:
+        """Note one successful inference on `rows` examples. Arrays are copied or counted before this returns.
+
+        started_ns, ended_ns: by the monitor's clock.
+        """
+        latency_ns = ended_ns - started_ns
         with self._lock:
             self._requests += 1
             self._latency[latency_cell(latency_ns)] += 1
             self._latency_sum_ns += latency_ns
             if not self._watched:
                 return
-            if self._window_rows + rows > self._limits.rows_per_window or not self._budget.allows(self._clock_ns):
+            if ended_ns < self._budget.spent_until_ns or self._window_rows + rows > self._limits.rows_per_window:
                 self._dropped += rows
             else:
                 self._watch([inputs[name] if name in inputs else outputs[name] for name in self._watched], rows)
@@ -162,7 +167,7 @@ class Monitor:
     def _count(self, batch: list[np.ndarray]) -> None:
         started = self._clock_ns()
         self._counter.count(batch, self._window)
-        self._budget.charge(self._clock_ns() - started)
+        self._budget.charge(started, self._clock_ns())
 
     def _totals(self) -> Totals:
         return Totals(
@@ -279,27 +284,23 @@ class _Block:
 
 
 class _CpuBudget:
-    """A bucket of CPU time that fills with wall time."""
+    """A bucket of CPU time that fills with wall time. spent_until_ns: no more may be spent before; told ahead, so that the
+    usual question costs one comparison.
+    """
 
     def __init__(self, limits: MonitorLimits, now_ns: int) -> None:
         self._permille = limits.cpu_permille
         self._largest_ns = limits.burst_ms * 1_000_000
-        self._credit_ns = 0  # the first block is free; a full bucket would tax the first seconds of every window
+        self._credit_ns = 0  # the first block is free; a full bucket would tax a model's first seconds
         self._filled_ns = now_ns
+        self.spent_until_ns = 0
 
-    def allows(self, clock_ns: Callable[[], int]) -> bool:
-        if self._credit_ns >= 0:
-            return True
-        self._fill(clock_ns())
-        return self._credit_ns >= 0
-
-    def charge(self, spent_ns: int) -> None:
-        self._credit_ns -= spent_ns
-
-    def _fill(self, now_ns: int) -> None:
-        earned = (now_ns - self._filled_ns) * self._permille // 1000
-        self._credit_ns = min(self._credit_ns + earned, self._largest_ns)
-        self._filled_ns = now_ns
+    def charge(self, started_ns: int, ended_ns: int) -> None:
+        earned = (ended_ns - self._filled_ns) * self._permille // 1000
+        self._credit_ns = min(self._credit_ns + earned, self._largest_ns) - (ended_ns - started_ns)
+        self._filled_ns = ended_ns
+        # Zero, not now, when there is credit: an inference that ended while this was counting has waited for the lock.
+        self.spent_until_ns = ended_ns - self._credit_ns * 1000 // self._permille if self._credit_ns < 0 else 0
 
 
 def _checked_plan(manifest: Manifest, edge_set: EdgeSet) -> tuple[StreamSpec, ...]:

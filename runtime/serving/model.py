@@ -64,14 +64,13 @@ class ServedModel:
                 except Exception:
                     self.monitor.observe_error()
                     raise
-                taken = time.perf_counter_ns() - started
+                ended = time.perf_counter_ns()
         finally:
             if self._is_retired:
                 self._close_if_unused()
         rows = self.rows(inputs)
-        self.monitor.observe(inputs, outputs, rows, taken)
-        cost = self._cost_ns
-        self._cost_ns += (min(taken // rows, _COST_GROWTH * cost + _COST_STEP_NS) - cost) // _COST_WEIGHT
+        self.monitor.observe(inputs, outputs, rows, started, ended)
+        self._learn_cost((ended - started) // rows)
         return outputs
 
     def check(self, inputs: Tensors) -> None:
@@ -107,6 +106,11 @@ class ServedModel:
                 return
             taken.append(clock_ns() - started)
         self._cost_ns = min(taken) // self.rows(inputs)
+
+    def _learn_cost(self, taken_ns: int) -> None:
+        cost = self._cost_ns
+        most = _COST_GROWTH * cost + _COST_STEP_NS
+        self._cost_ns = cost + ((taken_ns if taken_ns < most else most) - cost) // _COST_WEIGHT
 
     def _close_if_unused(self) -> None:
         """Whoever fails to get the lock leaves the closing to its holder, who looks for `_is_retired` when it is done."""

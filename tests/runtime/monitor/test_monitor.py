@@ -1,6 +1,7 @@
 """Does a monitor count everything exactly once, in bounded memory, and say what it left out?"""
 
 import threading
+import time
 
 import msgspec
 import numpy as np
@@ -16,8 +17,9 @@ from runtime.monitor.monitor import Monitor, MonitorLimits
 UNLIMITED = MonitorLimits(rows_per_window=10**9, cpu_permille=1000, burst_ms=10**6)
 
 
-def observe(monitor, inputs, outputs, latency_ns):
-    monitor.observe(inputs, outputs, len(inputs["x"]), latency_ns)
+def observe(monitor, inputs, outputs, latency_ns, ended_ns=None):
+    ended_ns = time.perf_counter_ns() if ended_ns is None else ended_ns
+    monitor.observe(inputs, outputs, len(inputs["x"]), ended_ns - latency_ns, ended_ns)
 
 
 def batch(rows, seed=0):
@@ -90,22 +92,26 @@ def test_rows_beyond_the_budget_are_dropped_and_counted(table, table_edges):
 
 
 def test_cpu_beyond_its_share_stops_the_watching_until_time_has_passed(table, table_edges):
-    """A clock that advances 1 ms per reading, so that each counted block costs 1 ms: one at the start, then 10 per second, 5 saved."""
+    """A clock that advances 1 ms per reading, so that each counted block of one row costs 1 ms, a share of 1 %."""
     now = [0]
 
     def clock():
         now[0] += 1_000_000
         return now[0]
 
-    limits = MonitorLimits(block_rows=1, cpu_permille=10, burst_ms=5)
-    monitor = Monitor(table, table_edges, limits, clock)
-    for _ in range(50):
-        observe(monitor, *batch(1), 1_000)
-    assert monitor.take().rows == 1
-    now[0] += 1_000_000_000
-    for _ in range(50):
-        observe(monitor, *batch(1), 1_000)
-    assert 5 <= monitor.take().rows <= 7
+    monitor = Monitor(table, table_edges, MonitorLimits(block_rows=1, cpu_permille=10, burst_ms=5), clock)
+
+    def watched_of_50():
+        for _ in range(50):
+            observe(monitor, *batch(1), 1_000, ended_ns=now[0])
+        return monitor.take().rows
+
+    assert watched_of_50() == 1
+    assert watched_of_50() == 0
+    now[0] += 300_000_000  # 3 ms earned, 2 of them spent before
+    assert 1 <= watched_of_50() <= 3
+    now[0] += 3_600_000_000_000  # an idle hour saves no more than 5 ms
+    assert 5 <= watched_of_50() <= 6
 
 
 def test_free_dimensions_may_change_from_request_to_request(make_manifest, make_edge_set):
