@@ -72,6 +72,7 @@ class RolloutPage:
     gates_note: str
     jobs: tuple[JobRow, ...]
     jobs_text: str
+    more_jobs: int
     timeline: tuple[TimelineEntry, ...]
     plan: tuple[tuple[str, str], ...]
 
@@ -93,12 +94,13 @@ def rollout_page(facts: RolloutPageFacts, *, can_operate: bool, now: float) -> R
         reason=rollout.reason,
         stopped=rollout.state in (S.PAUSED, S.ROLLING_BACK, S.ROLLED_BACK),
         lead=_lead(rollout, len(stages), now),
-        stages=tuple(_stage(rollout, stage, index, facts.jobs, now) for index, stage in enumerate(stages)),
-        actions=actions_of(rollout, stages, _told(facts.jobs), can_operate=can_operate),
+        stages=tuple(_stage(facts, stage, index, now) for index, stage in enumerate(stages)),
+        actions=actions_of(rollout, stages, _told(facts.counts), can_operate=can_operate),
         gates=gates,
         gates_note="" if gates else _no_gates(rollout.state),
         jobs=tuple(_job_row(rollout, one, now) for one in facts.jobs),
-        jobs_text=progress_text(_states(facts.jobs)),
+        jobs_text=progress_text(_states(facts.counts)),
+        more_jobs=sum(facts.counts.values()) - len(facts.jobs),
         timeline=tuple(timeline(facts)),
         plan=tuple(_plan(rollout.plan)),
     )
@@ -111,8 +113,10 @@ def _lead(rollout: Rollout, stages: int, now: float) -> str:
     return f"stage {min(rollout.stage + 1, stages)} of {stages}, created by {rollout.created_by} {wording.ago(created, now)}"
 
 
-def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts], now: float) -> StageColumn:
-    mine = [one for one in jobs if one.job.stage == index]
+def _stage(facts: RolloutPageFacts, stage: Stage, index: int, now: float) -> StageColumn:
+    rollout = facts.rollout
+    mine = [one for one in facts.jobs if one.job.stage == index]
+    states = _states({key: amount for key, amount in facts.counts.items() if key[0] == index})
     badge = stage_status(rollout.state, rollout.stage, index)
     is_current = index == rollout.stage and rollout.state not in (S.DONE, S.ROLLED_BACK, S.CREATED)
     soak = _soak(rollout, stage, now) if is_current else None
@@ -123,8 +127,8 @@ def _stage(rollout: Rollout, stage: Stage, index: int, jobs: Sequence[JobFacts],
         is_current=is_current,
         rule=_rule(stage),
         devices=tuple(DeviceChip(one.job.device, _job_state(rollout, one)) for one in mine[:CHIPS]),
-        more=max(len(mine) - CHIPS, 0),
-        counts=progress_text(_states(mine)) if mine else "no further device",
+        more=states.total() - len(mine[:CHIPS]),
+        counts=progress_text(states) if states else "no further device",
         soak=soak[0] if soak else None,
         soak_text=soak[1] if soak else "",
         waits=_waits(rollout, mine, now) if is_current else "",
@@ -167,12 +171,17 @@ def _soak(rollout: Rollout, stage: Stage, now: float) -> tuple[float, str] | Non
     return max(passed, 0.0) / stage.soak_s, f"{wording.duration(stage.soak_s - passed)} of soak left"
 
 
-def _states(jobs: Sequence[JobFacts]) -> Counter[str]:
-    return Counter(one.job.state for one in jobs)
+def _states(counts: Mapping[tuple[int, str], int]) -> Counter[str]:
+    """Devices per job state, whatever their stage."""
+    states: Counter[str] = Counter()
+    for (_, state), amount in counts.items():
+        states[state] += amount
+    return states
 
 
-def _told(jobs: Sequence[JobFacts]) -> int:
-    return sum(one.job.state in ("dispatched", "succeeded", "failed") for one in jobs)
+def _told(counts: Mapping[tuple[int, str], int]) -> int:
+    states = _states(counts)
+    return sum(states[state] for state in ("dispatched", "succeeded", "failed"))
 
 
 def _no_gates(state: str) -> str:

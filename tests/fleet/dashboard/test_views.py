@@ -1,5 +1,7 @@
 """View models from plain rows, without a store: words, tones and decisions."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 
@@ -91,7 +93,8 @@ def page_of(
     events: tuple[Event, ...] = (),
     audit: tuple[Audit, ...] = (),
 ):
-    return rollout_page(RolloutPageFacts(rollout, jobs, verdicts, events, audit), can_operate=True, now=NOW)
+    counts = Counter((one.job.stage, one.job.state) for one in jobs)
+    return rollout_page(RolloutPageFacts(rollout, dict(counts), jobs, verdicts, events, audit), can_operate=True, now=NOW)
 
 
 # words for states
