@@ -40,6 +40,7 @@ Action = Literal["start", "pause", "resume", "rollback", "approve"]
 
 CHUNK_BYTES = 1024 * 1024
 PAGE = 100
+NO_SUCH_ROLE = "trust.unknown_role"
 
 
 class Client:
@@ -75,7 +76,7 @@ class Client:
         try:
             return self._transport.call("GET", f"/trust/metadata/{role}").content
         except ApiError as error:
-            if error.status == 404:
+            if error.code == NO_SUCH_ROLE:  # any other 404 comes from something that is no fleet
                 return None
             raise
 

@@ -157,8 +157,14 @@ def test_an_address_without_a_scheme_is_refused_at_once() -> None:
 def test_metadata_comes_back_byte_for_byte_or_as_none(peer: Peer, client: Client) -> None:
     raw = b'{ "signed" : {} }\n'
     peer.on("GET", "/trust/metadata/targets", raw)
+    peer.on("GET", "/trust/metadata/model-x", problem(404, "trust.unknown_role", "none yet"))
     assert client.metadata("targets") == raw
     assert client.metadata("model-x") is None
+
+
+def test_a_server_that_is_no_fleet_is_not_taken_for_an_empty_one(client: Client) -> None:
+    with pytest.raises(ApiError, match=r"http\.404"):
+        client.metadata("root")
 
 
 def test_a_blob_is_streamed_whole_again_after_a_failure(peer: Peer, client: Client, tmp_path: Path) -> None:
