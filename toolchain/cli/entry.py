@@ -17,7 +17,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         status = _run([argument for argument in arguments if argument != "--debug"])
     except KeyboardInterrupt:
-        _say("toolchain: interrupted")
         status = EXIT_INTERRUPTED
     except BrokenPipeError:
         # The reader of our output went away (`toolchain ... | head`); a second failure at interpreter exit would only confuse.
@@ -25,6 +24,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         status = 0
     except Exception as error:  # noqa: BLE001 - the edge of the process: every failure becomes one line and a status
         status = _explain(error, debug)
+    if status == EXIT_INTERRUPTED:  # typer turns the interrupt into this status itself
+        _say("toolchain: interrupted")
     sys.stdout.flush()
     raise SystemExit(status)
 

@@ -1,6 +1,7 @@
 """How does the float ONNX become OpenVINO's own format?"""
 
 from pathlib import Path
+from typing import Any
 
 from toolchain.errors import NetworkError
 from toolchain.pipeline.products import FloatModel, Variant
@@ -23,9 +24,20 @@ def convert(model: Stored[FloatModel], work: Path) -> Variant:
     for parts in (("conversion_parameters",), ("framework",)):  # they hold the path of the source file
         if converted.has_rt_info(list(parts)):
             converted.set_rt_info("", list(parts))
+    _name_by_place(converted)
     openvino.save_model(converted, str(work / MODEL_FILE), compress_to_fp16=False)
     return Variant(
         name=VARIANT, engine="openvino", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE, WEIGHTS_FILE),
         size_bytes=sum((work / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
         inputs=source.inputs, outputs=source.outputs, engine_options={"precision": "f32"},
     )  # fmt: skip
+
+
+def _name_by_place(model: Any) -> None:
+    """Name every inner operation by its place in the graph.
+
+    OpenVINO numbers them by a counter of the process, so that the same model would be another file after another model.
+    """
+    for index, operation in enumerate(model.get_ordered_ops()):
+        if operation.get_type_name() not in ("Parameter", "Result"):
+            operation.set_friendly_name(f"{operation.get_type_name()}_{index}")

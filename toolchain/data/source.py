@@ -48,7 +48,11 @@ class DataSource:
         self.options = options
         self._cache = cache
         self.code = bytes_digest(self.closure)
-        static = {"source": self.reference.attribute, "code": self.code, "options": options, "module": self.reference.module}
+        # The place belongs to what is remembered, though never to a key: a copy of the project reads its own files.
+        static = {
+            "source": self.reference.attribute, "module": self.reference.module, "code": self.code, "options": options,
+            "place": str(self.reference.folder.resolve()),
+        }  # fmt: skip
         self._memory_path = cache.root / "traces" / digest_of(static)
 
     def inputs(self) -> tuple[dict[str, str], tuple[str, ...], str]:
@@ -100,9 +104,10 @@ class DataSource:
 
     def _recall(self) -> Memory | None:
         try:
-            return msgspec.json.decode(self._memory_path.read_bytes(), type=Memory)
+            memory = msgspec.json.decode(self._memory_path.read_bytes(), type=Memory)
         except (OSError, msgspec.MsgspecError):
             return None
+        return memory if memory.trace.directory in ("", str(Path.cwd())) else None
 
     def _declared_fingerprint(self) -> str | None:
         """What the module's own `fingerprint` says; None without one. Told by the source text, so that most never load."""

@@ -47,11 +47,15 @@ _NATIVE_READERS = (
 
 
 class Trace(msgspec.Struct, frozen=True, kw_only=True):
-    """Files opened for reading (those that did not exist too), folders listed, and why this may not be all."""
+    """Files opened for reading (those that did not exist too), folders listed, and why this may not be all.
+
+    directory: the working directory, where a relative path was opened, so that from another one other files would be read.
+    """
 
     files: tuple[str, ...] = ()
     folders: tuple[str, ...] = ()
     unseen: tuple[str, ...] = ()
+    directory: str = ""
 
 
 class Recorder:
@@ -62,12 +66,14 @@ class Recorder:
         self.files: set[str] = set()
         self.folders: set[str] = set()
         self.unseen: set[str] = set()
+        self.directory = ""
 
     def trace(self, imports: tuple[str, ...]) -> Trace:
         native = {f"it imports {name}, which reads files out of sight" for name in imports if name in _NATIVE_READERS}
         return Trace(
-            files=tuple(sorted(self.files)), folders=tuple(sorted(self.folders)), unseen=tuple(sorted(self.unseen | native))
-        )
+            files=tuple(sorted(self.files)), folders=tuple(sorted(self.folders)), unseen=tuple(sorted(self.unseen | native)),
+            directory=self.directory,
+        )  # fmt: skip
 
     def hear(self, event: str, arguments: tuple[Any, ...]) -> None:
         if event not in _HEARD or self._imports():
@@ -99,8 +105,11 @@ class Recorder:
 
     def _add(self, where: set[str], path: Any) -> None:
         name = os.path.abspath(os.fsdecode(path))  # noqa: PTH100 - a Path per event would slow every open of the process
-        if not name.startswith(_KERNEL) and not _is_code(name):
-            where.add(name)
+        if name.startswith(_KERNEL) or _is_code(name):
+            return
+        where.add(name)
+        if not os.path.isabs(os.fsdecode(path)):  # noqa: PTH117 - as above
+            self.directory = str(Path.cwd())
 
 
 _current: list[Recorder] = []

@@ -257,7 +257,7 @@ class Build:
         inputs = {
             "chosen variant": tried.chosen.digest, "float model": model.digest, "data": splits.digest, "choice": tried.choice.digest,
             "figures on test data": tested.digest, "lineage": digest_of(msgspec.to_builtins(contents.lineage)),
-            "variants": digest_of(msgspec.to_builtins(proof.variants)),
+            "variants": digest_of([msgspec.structs.replace(item, path="") for item in proof.variants]),
         }  # fmt: skip
         stage = stages.pack(contents, proof, inputs, make=pack)
         return Finished(tried=tried, tested=tested.value, package=self.runner.execute(stage))

@@ -87,7 +87,7 @@ def to_openvino(model: Stored[FloatModel]) -> Stage[Variant]:
         return convert(model, work)
 
     return Stage(
-        name="convert to openvino", revision=1, kind=Variant, make=make, tools=("openvino",),
+        name="convert to openvino", revision=2, kind=Variant, make=make, tools=("openvino",),
         inputs={"float model": model.digest}, summary=_size,
     )  # fmt: skip
 
