@@ -11,7 +11,7 @@ import msgspec
 from sqlalchemy.orm import Session
 
 from fleet.changes import Changes
-from fleet.domain.plan import Assignment, Plan, Skipped, assign
+from fleet.domain.plan import Assignment, Plan, Skipped, assign, check_plan
 from fleet.domain.rollout import Progress, RolloutEvent, RolloutState, operate, retry
 from fleet.errors import BusyModelError, IdempotencyError
 from fleet.store.access import AccessRepository
@@ -103,6 +103,7 @@ class RolloutControl:
 
 def resolve_plan(session: Session, rollout: str, plan: Plan) -> tuple[list[Assignment], list[Skipped]]:
     """Every device's part in a plan, as the fleet stands now. Raises UnknownReleaseError or PlanError."""
+    check_plan(plan)
     return assign(rollout, plan, candidates(session, plan.model), offers(session, plan.model, plan.version))
 
 

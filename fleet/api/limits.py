@@ -4,10 +4,8 @@ Bodies end up in memory, so they are bounded here, by what arrives and not by wh
 streamed to disk and counted where they are written.
 """
 
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
-
-from fleet.api.problems import problem
-from runtime.contract.errors import TooLargeError
 
 STREAMED = "/api/v1/blobs/"
 
@@ -24,29 +22,14 @@ class BodyLimit:
             await self._app(scope, receive, send)
             return
         received = 0
-        has_begun = False
 
         async def counted() -> Message:
             nonlocal received
             message = await receive()
             received += len(message.get("body", b""))
             if received > self._limit:
-                raise _OverLimitError
+                # The one kind of error the framework lets pass while it reads a body.
+                raise HTTPException(413, f"the body is over the limit of {self._limit} bytes")
             return message
 
-        async def watched(message: Message) -> None:
-            nonlocal has_begun
-            has_begun = True
-            await send(message)
-
-        try:
-            await self._app(scope, counted, watched)
-        except _OverLimitError:
-            if has_begun:
-                raise
-            detail = f"the body is over the limit of {self._limit} bytes"
-            await problem(413, TooLargeError.code, detail)(scope, receive, send)
-
-
-class _OverLimitError(Exception):
-    """Passes through the application, which knows nothing of it, back to the middleware."""
+        await self._app(scope, counted, send)

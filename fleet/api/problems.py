@@ -78,7 +78,8 @@ async def _invalid(_request: Request, error: Exception) -> Response:
 
 async def _http(_request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    return problem(error.status_code, f"http.{error.status_code}", str(error.detail))
+    code = TooLargeError.code if error.status_code == 413 else f"http.{error.status_code}"
+    return problem(error.status_code, code, str(error.detail))
 
 
 async def _bug(request: Request, error: Exception) -> Response:

@@ -110,12 +110,11 @@ def check_plan(plan: Plan) -> None:
 def assign(
     rollout: str, plan: Plan, devices: Sequence[Candidate], offers: Sequence[Offer]
 ) -> tuple[list[Assignment], list[Skipped]]:
-    """Decide every device's part. Raises NoDeviceError, NoArtifactError or PlanError.
+    """Decide every device's part, of a plan that `check_plan` accepts. Raises NoDeviceError or NoArtifactError.
 
     Devices that are online come first: a canary nobody hears from would hold the rollout. Among equals a hash decides, so
     that it is not always the same device that goes first.
     """
-    check_plan(plan)
     matched = [device for device in devices if matches(plan, device)]
     if not matched:
         raise NoDeviceError(f"no device matches {_describe(plan)}")

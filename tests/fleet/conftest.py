@@ -25,7 +25,8 @@ def clock() -> Clock:
 
 @pytest.fixture
 def config(tmp_path: Path) -> Config:
-    return load(None, {"scheduler.evaluate_ms": 50}, {"EDGEWRIGHT_FLEET_HOME": str(tmp_path / "home")})[0]
+    flags = {"scheduler.evaluate_ms": 50, "limits.body_bytes": 256 * 1024, "limits.stream_clients": 20}
+    return load(None, flags, {"EDGEWRIGHT_FLEET_HOME": str(tmp_path / "home")})[0]
 
 
 @pytest.fixture(scope="session")
