@@ -57,7 +57,10 @@ class TimelineEntry:
 def timeline(facts: RolloutPageFacts) -> list[TimelineEntry]:
     what = f"{facts.rollout.model} {facts.rollout.version}: "
     entries = [_of_audit(entry) for entry in facts.audit]
-    entries += [_of_service(event, what) for event in facts.events if event.source != "device"]
+    # The service notes a person's decision too; the audit's entry says more.
+    decided = {(entry.at_ms, f"{what}{entry.action.removeprefix('rollout.')} by {entry.actor}") for entry in facts.audit}
+    turns = [event for event in facts.events if event.source != "device" and (event.at_ms, event.detail) not in decided]
+    entries += [_of_service(event, what) for event in turns]
     entries += _merged(_of_devices(event for event in facts.events if event.source == "device"))
     entries.sort(key=lambda entry: entry.at_s)
     return list(reversed(entries[-ENTRIES:]))

@@ -220,6 +220,7 @@ def test_timeline_joins_what_many_devices_did_and_tells_trouble_once() -> None:
     events += [an_event("reporting: bad bytes", "artifact.digest", "update", "gw-3", NOW - 40)]
     events += [an_event("idle: bad bytes", "artifact.digest", "update", "gw-3", NOW - 39)]
     events += [an_event("digits 1.1.0: 1 of 1 devices run 1.1.0", kind="rollout.soaking", source="service", at_s=NOW - 30)]
+    events += [an_event("digits 1.1.0: start by mara", kind="rollout.updating", source="service", at_s=NOW - 90)]
     audit = (Audit(at_ms=NOW_MS - 90_000, actor="mara", role="operator", action="rollout.start", object="r-1", detail={}),)
     entries = page_of(a_rollout(RolloutState.SOAKING), events=tuple(events), audit=audit).timeline
     assert [(entry.title, entry.code) for entry in entries] == [
