@@ -81,6 +81,7 @@ class Monitor:
         edge_set: Received[EdgeSet] | None = None,
         limits: MonitorLimits = MonitorLimits(),  # noqa: B008 - frozen
         clock_ns: Callable[[], int] = time.perf_counter_ns,
+        cpu_ns: Callable[[], int] = time.thread_time_ns,
     ) -> None:
         """edge_set: from the artifact's reference; None watches requests, classes and confidence only.
 
@@ -92,6 +93,7 @@ class Monitor:
         self._watched = self._counter.watched
         self._limits = limits
         self._clock_ns = clock_ns
+        self._cpu_ns = cpu_ns
         self._lock = threading.Lock()
         self._block = _Block(limits)
         self._budget = _CpuBudget(limits, clock_ns())
@@ -165,9 +167,9 @@ class Monitor:
             self._count(block.clear())
 
     def _count(self, batch: list[np.ndarray]) -> None:
-        started = self._clock_ns()
+        before = self._cpu_ns()
         self._counter.count(batch, self._window)
-        self._budget.charge(started, self._clock_ns())
+        self._budget.charge(self._cpu_ns() - before, self._clock_ns())
 
     def _totals(self) -> Totals:
         return Totals(
@@ -295,12 +297,12 @@ class _CpuBudget:
         self._filled_ns = now_ns
         self.spent_until_ns = 0
 
-    def charge(self, started_ns: int, ended_ns: int) -> None:
-        earned = (ended_ns - self._filled_ns) * self._permille // 1000
-        self._credit_ns = min(self._credit_ns + earned, self._largest_ns) - (ended_ns - started_ns)
-        self._filled_ns = ended_ns
+    def charge(self, spent_ns: int, now_ns: int) -> None:
+        earned = (now_ns - self._filled_ns) * self._permille // 1000
+        self._credit_ns = min(self._credit_ns + earned, self._largest_ns) - spent_ns
+        self._filled_ns = now_ns
         # Zero, not now, when there is credit: an inference that ended while this was counting has waited for the lock.
-        self.spent_until_ns = ended_ns - self._credit_ns * 1000 // self._permille if self._credit_ns < 0 else 0
+        self.spent_until_ns = now_ns - self._credit_ns * 1000 // self._permille if self._credit_ns < 0 else 0
 
 
 def _checked_plan(manifest: Manifest, edge_set: EdgeSet) -> tuple[StreamSpec, ...]:

@@ -99,7 +99,7 @@ def test_cpu_beyond_its_share_stops_the_watching_until_time_has_passed(table, ta
         now[0] += 1_000_000
         return now[0]
 
-    monitor = Monitor(table, table_edges, MonitorLimits(block_rows=1, cpu_permille=10, burst_ms=5), clock)
+    monitor = Monitor(table, table_edges, MonitorLimits(block_rows=1, cpu_permille=10, burst_ms=5), clock, clock)
 
     def watched_of_50():
         for _ in range(50):
