@@ -93,6 +93,12 @@ def test_an_unmeasured_target_says_so_and_shows_no_latency() -> None:
     assert "against latency" not in text
 
 
+def test_outputs_that_cannot_be_compared_are_not_given_a_number() -> None:
+    broken = msgspec.structs.replace(VARIANTS[4].parity, max_abs=-1.0, relative=-1.0, agreement=0.0, ok=False)
+    variants = (*VARIANTS[:4], msgspec.structs.replace(VARIANTS[4], parity=broken))
+    assert "not comparable" in Page(render(result(targets=(target(variants=variants),)))).text
+
+
 def test_a_model_that_classifies_nothing_and_was_not_trained() -> None:
     data = msgspec.structs.replace(result().data, classes=(), class_counts={})
     bare = msgspec.structs.replace(target(), confusion=())
