@@ -65,6 +65,11 @@ def option(*changes: str) -> Change:
     return lambda project: changes
 
 
+def last_row_gone(project: Project) -> None:
+    path = project.folder / "wine.csv"
+    path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
+
+
 def weights(project: Project) -> None:
     path = project.folder / "wine.onnx"
     model = onnx.load(path)
@@ -108,11 +113,7 @@ MUTATIONS: list[tuple[str, Change, set[str]]] = [
     ("a validation value", line(2, 0, "99.5"), {DATA, "take onnx", *CHECKS, "choose", "pack"}),
     ("a test label", line(4, 13, "2"), {DATA, "test", "pack"}),
     ("a test value", line(4, 0, "99.5"), {DATA, "test", "pack"}),
-    (
-        "a row less",
-        lambda p: (p.folder / "wine.csv").write_text((p.folder / "wine.csv").read_text()[:-70]) and None,
-        {DATA, "pack"},
-    ),
+    ("a row less", last_row_gone, {DATA, "pack"}),
     ("a class renamed in the heading", text("wine.csv", "class_1", "klass_1"), {DATA, "take onnx", "pack"}),
     ("a feature renamed in the source", text("wine.py", '"alcohol"', '"spirit"'), {DATA, "take onnx", "pack"}),
     ("a comment in the source", text("wine.py", "FEATURES = (", "# why\nFEATURES = ("), {DATA}),
