@@ -26,6 +26,8 @@ SERIES = {"onnxruntime": "s1", "openvino": "s2", "tensorrt": "s3"}
 LARGEST_RADIUS, SMALLEST_RADIUS = 17.0, 6.0
 ROW = 34
 MOST_CLASSES = 32
+NAME_LETTER, BOLD_LETTER = 6.8, 7.6
+"""Width of a letter of a name at 12 units, on the wide side for the common fonts."""
 
 
 def variant_tip(variant: VariantResult) -> list[str]:
@@ -120,20 +122,33 @@ def _marks(
 
 
 def _names(marks: list[tuple[float, float, float, VariantResult]], frame: Frame) -> list[str]:
-    """One name per mark, right of it or left where the frame ends, moved down while it would cover a mark or a name."""
+    """One name per mark: right of it, left, below or above, wherever it covers no mark and no other name."""
     parts: list[str] = []
     taken = [(at - radius, at + radius, middle, radius) for at, middle, radius, _ in marks]
     for at, middle, radius, variant in sorted(marks, key=lambda mark: mark[1]):
-        width = 6.6 * len(variant.name)
-        is_right = at + radius + 8 + width <= frame.width
-        start = at + radius + 7 if is_right else at - radius - 7 - width
-        y = middle
-        while any(abs(y - other) < half + 7 and start < end and begin < start + width for begin, end, other, half in taken):
-            y += 3
+        width = (BOLD_LETTER if variant.verdict == "chosen" else NAME_LETTER) * len(variant.name)
+        centred = min(max(at - width / 2, 0), frame.width - width)
+        places = [
+            (at + radius + 7, middle),
+            (at - radius - 7 - width, middle),
+            (centred, middle + radius + 13),
+            (centred, middle - radius - 11),
+            *((centred, middle + radius + 13 * step) for step in range(2, 8)),
+        ]
+        start, y = next((place for place in places if _is_free(place, width, taken, frame)), places[0])
         taken.append((start, start + width, y, 7))
         css = "name chosen" if variant.verdict == "chosen" else "name"
-        parts.append(text(start if is_right else start + width, y + 4, variant.name, css, "start" if is_right else "end"))
+        parts.append(text(start, y + 4, variant.name, css))
     return parts
+
+
+def _is_free(place: tuple[float, float], width: float, taken: list[tuple[float, float, float, float]], frame: Frame) -> bool:
+    """taken: boxes as (left, right, middle, half their height)."""
+    start, y = place
+    inside = start >= 0 and start + width <= frame.width and 0 < y < frame.y[0]
+    return inside and not any(
+        abs(y - other) < half + 7 and start < end and begin < start + width for begin, end, other, half in taken
+    )
 
 
 def latencies(target: TargetResult) -> Markup | None:

@@ -49,8 +49,14 @@
   });
   for (const button of document.querySelectorAll(".copy")) {
     button.addEventListener("click", async () => {
-      await navigator.clipboard.writeText(button.previousElementSibling.textContent.trim());
-      button.textContent = "copied";
+      const command = button.previousElementSibling;
+      try {
+        await navigator.clipboard.writeText(command.textContent.trim());
+        button.textContent = "copied";
+      } catch {
+        getSelection().selectAllChildren(command); // no clipboard for pages of this origin: one key press is left to do
+        button.textContent = "selected";
+      }
     });
   }
 })();
