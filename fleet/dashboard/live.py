@@ -32,6 +32,7 @@ async def stream(
                 heard = await _listen(notices, watch, tick_s, first_only=True)
             if heard is None:
                 return
+        yield CHANGED  # the page fetches itself, learns that nobody is signed in any more, and goes to the login
 
 
 async def _listen(notices: AsyncIterator[Change], watch: Collection[str], seconds: float, *, first_only: bool) -> bool | None:

@@ -111,6 +111,17 @@ def test_stopped_rollout_shows_the_gate_with_its_numbers(told: Story, viewer: ht
     assert 'data-testid="action-pause"' not in html
 
 
+def test_a_large_rollout_shows_its_first_devices_and_counts_the_rest(
+    told: Story, viewer: httpx.Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fleet.dashboard.reading.rollouts.JOBS", 3)
+    html = viewer.get(f"/rollouts/{told.rollouts['1.0.0']}").text
+    assert html.count('data-testid="job-state"') == 3
+    text = text_of(html)
+    assert "and 1 more devices, waiting or done" in text
+    assert "4 of 4 devices updated" in text
+
+
 def test_rollout_list_has_every_rollout(told: Story, viewer: httpx.Client) -> None:
     html = viewer.get("/rollouts").text
     for rollout in told.rollouts.values():
