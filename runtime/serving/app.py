@@ -5,7 +5,7 @@ Errors are JSON {"error": text for people, "code": stable}: 4xx where the caller
 
 import asyncio
 import logging
-from functools import partial
+from functools import lru_cache, partial
 from importlib.metadata import version
 
 import msgspec
@@ -83,8 +83,7 @@ class App:
     def _route(self, request: Request) -> "Response | asyncio.Future[Response]":
         path = request.target.partition(b"?")[0]
         if path.startswith(_MODELS):
-            parts = path[len(_MODELS) :].decode("latin-1").rstrip("/").split("/")
-            model, release, action = _model_address(parts, path)
+            model, release, action = _model_address(path)
             if action == "infer":
                 _require_method(request, b"POST")
                 return self._infer(request, model, release)
@@ -126,12 +125,10 @@ class App:
         if json_bytes > self._limits.json_bytes:
             raise RequestTooLargeError(f"the JSON part is over the limit of {self._limits.json_bytes} bytes; send binary tensors")
         asked = decode_request(request.body, request.head_length)
-        served = self._repository.get(model, release)
-        served.check(asked.inputs)
-        run = partial(self._run, asked, model, release)
-        if not self._workers.is_busy(model) and served.expected_ns(served.rows(asked.inputs)) <= self._inline_ns:
-            return run()
-        running = self._workers.submit(model, run)
+        expected_ns = self._repository.get(model, release).expected_ns(asked.inputs)
+        if expected_ns <= self._inline_ns and not self._workers.is_busy(model):
+            return self._run(asked, model, release)
+        running = self._workers.submit(model, partial(self._run, asked, model, release))
         answer: asyncio.Future[Response] = running.get_loop().create_future()
         running.add_done_callback(partial(self._finish, answer))
         return answer
@@ -165,9 +162,10 @@ def error_response(error: Exception) -> Response:
     return _json({"error": "internal error", "code": DaemonError.code}, 500)
 
 
-def _model_address(parts: list[str], path: bytes) -> tuple[str, str, str]:
-    """MODEL[/versions/VERSION][/ready|/infer] as (model, version or "", action or "")."""
-    model, *rest = parts
+@lru_cache(maxsize=128)
+def _model_address(path: bytes) -> tuple[str, str, str]:
+    """/v2/models/MODEL[/versions/VERSION][/ready|/infer] as (model, version or "", action or "")."""
+    model, *rest = path[len(_MODELS) :].decode("latin-1").rstrip("/").split("/")
     release = ""
     if rest[:1] == ["versions"] and len(rest) >= 2:
         release, rest = rest[1], rest[2:]

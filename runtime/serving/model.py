@@ -68,7 +68,7 @@ class ServedModel:
         finally:
             if self._is_retired:
                 self._close_if_unused()
-        rows = self.rows(inputs)
+        rows = self._rows(inputs)
         self.monitor.observe(inputs, outputs, rows, started, ended)
         self._learn_cost((ended - started) // rows)
         return outputs
@@ -81,14 +81,9 @@ class ServedModel:
             surplus = sorted(set(inputs) - {spec.name for spec in self.manifest.inputs})
             raise RequestError(f"{self.manifest.model} has no input {surplus[0]!r}")
 
-    def rows(self, inputs: Tensors) -> int:
-        """Examples in a checked request."""
-        shape = inputs[self._first].shape
-        return shape[0] if shape else 1
-
-    def expected_ns(self, rows: int) -> int:
-        """How long a request of so many examples will take, by those before it."""
-        return self._cost_ns * rows
+    def expected_ns(self, inputs: Tensors) -> int:
+        """How long a request will take, by those before it. inputs: need not have passed `check`."""
+        return self._cost_ns * self._rows(inputs)
 
     def warm_up(self, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         """Run on zeros a few times, unwatched: the first run allocates, and the fastest tells the cost of one example.
@@ -105,7 +100,11 @@ class ServedModel:
             except InferenceError:
                 return
             taken.append(clock_ns() - started)
-        self._cost_ns = min(taken) // self.rows(inputs)
+        self._cost_ns = min(taken) // self._rows(inputs)
+
+    def _rows(self, inputs: Tensors) -> int:
+        first = inputs.get(self._first)
+        return first.shape[0] if first is not None and first.shape else 1
 
     def _learn_cost(self, taken_ns: int) -> None:
         cost = self._cost_ns

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import threading
-from decimal import Decimal
 from pathlib import Path
 
 import msgspec
@@ -94,7 +93,11 @@ class Endpoint:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.server = self.run(serve(repository, settings, limits))
+        try:
+            self.server = self.run(serve(repository, settings, limits))
+        except BaseException:
+            self._stop_loop()
+            raise
         self.host, self.port = self.server.addresses[0]
 
     def run(self, coroutine):
@@ -102,6 +105,9 @@ class Endpoint:
 
     def stop(self):
         self.run(self.server.close())
+        self._stop_loop()
+
+    def _stop_loop(self):
         self.loop.call_soon_threadsafe(self.loop.stop)
         self._thread.join()
         self.loop.close()
@@ -137,6 +143,3 @@ def start(repository):
 @pytest.fixture
 def endpoint(start):
     return start()
-
-
-BOUNDS = (Decimal(-10), Decimal(10))

@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runtime.backends.base import get_backend
-from runtime.errors import InferenceError
+from runtime.errors import ConfigError, InferenceError
 from runtime.monitor.monitor import Monitor
 from runtime.serving.limits import ServingSettings
 from runtime.serving.model import ServedModel
@@ -565,6 +565,22 @@ def test_the_unix_socket_serves_too_and_is_removed(start, tmp_path):
     assert os.stat(path).st_mode & 0o777 == 0o660  # noqa: PTH116 - the mode of the socket itself
     endpoint.run(endpoint.server.close())
     assert not (tmp_path / "runtime.sock").exists()
+
+
+def test_a_socket_file_left_by_a_crash_is_replaced(start, tmp_path):
+    path = str(tmp_path / "runtime.sock")
+    with socket.socket(socket.AF_UNIX) as dead:
+        dead.bind(path)
+    endpoint = start(settings=ServingSettings(port=0, unix_socket=path))
+    with Client(endpoint, path) as client:
+        assert client.ask("GET", "/v2")[0] == 200
+
+
+def test_an_address_that_cannot_be_bound_is_a_configuration_error(start, endpoint, tmp_path):
+    with pytest.raises(ConfigError, match=str(endpoint.port)):
+        start(settings=ServingSettings(port=endpoint.port))
+    with pytest.raises(ConfigError, match="absent"):
+        start(settings=ServingSettings(port=0, unix_socket=str(tmp_path / "absent" / "runtime.sock")))
 
 
 def test_draining_answers_what_is_under_way_and_refuses_the_rest(endpoint, gated):
