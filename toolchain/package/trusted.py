@@ -141,7 +141,8 @@ def _fetch_root(client: Client, trusted: TrustedMetadata) -> Root:
 
 
 def _fetch_role(client: Client, trusted: TrustedMetadata, delegator: Root | Targets, role: str) -> Targets | None:
-    raw, seen = _fetch(client, role), trusted.newest(role)
+    seen = trusted.newest(role)  # before fetching: another publish on this machine may move it on meanwhile
+    raw = _fetch(client, role)
     if raw is None:
         if seen is None:
             return None

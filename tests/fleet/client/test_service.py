@@ -3,6 +3,7 @@
 import threading
 import zipfile
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_from_the_seed_to_a_release_that_devices_believe(
     trust.refresh()
     trust.manifest("digits", "1.1.0", "x86-64-cpu", found["sha256"])
     assert set(trust.director_keys().values()) == {bytes.fromhex(client.service_keys()["director"])}
+
+
+def test_publishers_at_the_same_time_all_get_through(client: Client, services: Services, keys: KeyFolder, tmp_path: Path) -> None:
+    authorize(client, keys, NOW)
+    models = ["digits", "pumps", "fans"]
+    token = (services.config.home / ADMIN_TOKEN).read_text().strip()
+
+    def one(model: str) -> Publication:
+        with Client(client.url, token) as own:
+            return send(own, keys, make_artifact(tmp_path, model=model).parent)
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        done = list(pool.map(one, models))
+    assert [each.added for each in done] == [("x86-64-cpu",)] * len(models)
+    assert {release["model"] for release in client.releases()} == set(models)
 
 
 def test_other_content_under_a_published_name_stays_refused(client: Client, keys: KeyFolder, tmp_path: Path) -> None:

@@ -223,6 +223,29 @@ def test_a_fleet_with_another_root_is_refused(keys: KeyFolder, tmp_path: Path) -
         authorize(FleetPeer(create_root(other, NOW)), keys, NOW)
 
 
+@pytest.mark.parametrize("offered", [{}, {"snapshot": "zz", "timestamp": "zz", "director": "zz"}, {"snapshot": "00" * 5}])
+def test_a_service_with_unusable_keys_is_refused(
+    peer: FleetPeer, keys: KeyFolder, monkeypatch: pytest.MonkeyPatch, offered: dict[str, str]
+) -> None:
+    monkeypatch.setattr(peer, "service_keys", lambda: offered)
+    with pytest.raises(MetadataError):
+        authorize(peer, keys, NOW)
+    assert set(peer.newest) == {"root"}
+
+
+@pytest.mark.parametrize("raw", [b"", b"[]", b'{"signed": {}}', b"\xff" * 100])
+def test_metadata_that_is_none_is_refused(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path, raw: bytes) -> None:
+    fleet.newest["targets"] = raw
+    with pytest.raises(MetadataError):
+        send(fleet, keys, make_artifact(tmp_path).parent)
+
+
+def test_metadata_of_another_kind_is_refused(fleet: FleetPeer, keys: KeyFolder, tmp_path: Path) -> None:
+    fleet.newest["targets"] = fleet.newest["root"]
+    with pytest.raises(MetadataError, match="root metadata where targets belongs"):
+        send(fleet, keys, make_artifact(tmp_path).parent)
+
+
 # What the device must refuse of what the fleet serves.
 
 
