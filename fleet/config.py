@@ -149,6 +149,7 @@ def load(
     for section, table in _read_toml(file, required=path is not None).items():
         if not isinstance(table, dict):
             raise ConfigError(f"{file}: {section} stands outside a section; put it under one of {_names(Config)}")
+        _require_section(section, str(file))
         for key, value in table.items():
             overlay(section, key, value, str(file))
     for section, key, variable in _variables():
@@ -215,11 +216,14 @@ def _split(dotted: str) -> tuple[str, str]:
     return section, key
 
 
+def _require_section(section: str, origin: str) -> None:
+    if section not in _sections():
+        raise ConfigError(f"{origin}: unknown section [{section}]{_nearest(section, list(_sections()))}")
+
+
 def _require_known(section: str, key: str, origin: str) -> None:
-    sections = _sections()
-    if section not in sections:
-        raise ConfigError(f"{origin}: unknown section [{section}]{_nearest(section, list(sections))}")
-    keys = sections[section].__struct_fields__
+    _require_section(section, origin)
+    keys = _sections()[section].__struct_fields__
     if key not in keys:
         raise ConfigError(f"{origin}: unknown key {key} in [{section}]{_nearest(key, keys)}")
 
@@ -237,9 +241,10 @@ def _convert(merged: dict[str, dict[str, Any]], origins: dict[str, str]) -> Conf
         types = {field.name: field.type for field in msgspec.structs.fields(kind)}
         for key, value in merged.get(section, {}).items():
             origin = origins[f"{section}.{key}"]
-            spelled = _parse_text(value, types[key]) if origin.startswith(("environment", "flag")) else value
+            is_text = origin.startswith(("environment", "flag"))  # there a number can only be written as text
+            spelled = _parse_text(value, types[key]) if is_text else value
             try:
-                values[key] = msgspec.convert(spelled, types[key], strict=not isinstance(value, str))
+                values[key] = msgspec.convert(spelled, types[key], strict=not is_text)
             except msgspec.ValidationError as error:
                 raise ConfigError(f"{origin}: {section}.{key} = {value!r}: {error}") from error
         sections[section] = kind(**values)

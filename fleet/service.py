@@ -48,32 +48,28 @@ async def running(services: Services) -> AsyncIterator[None]:
 
 async def serve(config: Config, on_ready: Callable[[], None]) -> None:
     """Run the whole service until it is told to end. Raises FleetError."""
-    listener = _listen(config.api.host, config.api.port)
-    services = open_services(config)
-    try:
-        async with running(services):
-            app = create_app(services)
-            server = _Server(
-                uvicorn.Config(
-                    app,
-                    lifespan="off",
-                    log_config=None,
-                    access_log=False,
-                    ws="none",
-                    timeout_graceful_shutdown=GRACE_S,
-                )
+    with _listen(config.api.host, config.api.port) as listener, contextlib.closing(open_services(config)) as services:
+        server = _Server(
+            uvicorn.Config(
+                create_app(services),
+                lifespan="off",
+                log_config=None,
+                access_log=False,
+                ws="none",
+                timeout_graceful_shutdown=GRACE_S,
             )
+        )
 
-            def end() -> None:
-                services.changes.close()  # open event streams would keep the server waiting for its whole grace
-                server.should_exit = True
+        def end() -> None:
+            services.changes.close()  # open event streams would keep the server waiting for its whole grace
+            server.should_exit = True
 
-            for number in (signal.SIGINT, signal.SIGTERM):
-                asyncio.get_running_loop().add_signal_handler(number, end)
+        # From here on a signal lets every part that has started stop: a broker left behind would hold its port.
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().add_signal_handler(number, end)
+        async with running(services):
             on_ready()
             await server.serve(sockets=[listener])
-    finally:
-        services.close()
 
 
 def _parts(services: Services) -> list[Part]:
