@@ -11,12 +11,11 @@ import secrets
 import signal
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.clock import Clock
 from runtime.config import Config
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import DeviceProfile
@@ -31,8 +30,9 @@ from runtime.update.actions import Actions
 from runtime.update.boot import open_active, recover_jobs
 from runtime.update.delegate import delegate
 from runtime.update.machine import Job, Machine
-from runtime.update.slots import Slots
-from runtime.update.store import STATE_FILE, Store
+from runtime.update.plan import HoldBack
+from runtime.update.requests import Reply, Request, Task
+from runtime.update.state import open_state
 from runtime.update.updater import Updater, wanted_settings
 
 if TYPE_CHECKING:
@@ -87,11 +87,11 @@ class Daemon:
     """One device. Composes; decides nothing."""
 
     def __init__(self, config: Config, log_lines: deque[str]) -> None:
-        self._config = config
-        self._log_lines = log_lines
-        self._store = Store(config.state_dir / STATE_FILE)
-        self._slots = Slots(config.state_dir)
-        self._clock = Clock(self._store)
+        self.config = config
+        self.log_lines = log_lines
+        self.state = open_state(config.state_dir)
+        self.profile = DeviceProfile(profiles=(), arch="", engines={})
+        self.versions: Mapping[str, str] = {"edgewright": version("edgewright"), "python": platform.python_version()}
         self._repository = Repository()
         self._live = Live(self._repository)
         self._alarms: list[tuple[str, str, str]] = []
@@ -102,16 +102,16 @@ class Daemon:
 
     async def run(self) -> bool:
         """From the count of this start to the orderly stop. Returns whether a restart was asked for."""
-        number, was_clean = self._store.begin_boot()
-        recover_jobs(self._store, self._slots, clean=was_clean)
-        open_active(self._store, self._slots, self._live, lambda *alarm: self._alarms.append(alarm))
+        number, was_clean = self.state.store.begin_boot()
+        recover_jobs(self.state.store, self.state.slots, clean=was_clean)
+        open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, stopping.set)
-        server = await serve(self._repository, self._config.serving, self._config.limits)
-        log.info("start %d serves %s", number, ", ".join(self._slots.models()) or "nothing yet")
+        server = await serve(self._repository, self.config.serving, self.config.limits)
+        log.info("start %d serves %s", number, ", ".join(self.state.slots.models()) or "nothing yet")
         joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
         joining.start()
         await stopping.wait()
@@ -120,12 +120,33 @@ class Daemon:
         await asyncio.to_thread(self._wind_down, joining)
         return self._wants_restart
 
+    # -- what the agent asks of its host
+
+    def delegate(self, task: Task, request: Request, timeout_s: float) -> Reply:
+        return delegate(task, request, timeout_s)
+
+    def models(self) -> tuple[ServedModel, ...]:
+        return self._repository.models()
+
+    def held_back(self) -> Mapping[str, HoldBack]:
+        return self._updater.held_back if self._updater is not None else {}
+
+    def desired_changed(self) -> None:
+        if self._updater is not None:
+            self._updater.wake()
+
+    def restart(self) -> None:
+        self._wants_restart = True
+        self._stop()
+
+    # -- start and stop of what serving does not wait for
+
     def _join(self, boot: int) -> None:
-        """Everything that serving does not wait for: the updater, and the agent if this device belongs to a fleet."""
-        profile = detect_profile(self._config.profile)
-        self._updater = self._make_updater(profile)
+        """The updater, and the agent if this device belongs to a fleet."""
+        self.profile = detect_profile(self.config.profile)
+        self._updater = self._make_updater()
         try:
-            self._agent = self._make_agent(boot, profile, self._updater)
+            self._agent = self._make_agent(boot)
         except DaemonError as error:
             log.error("this device stays off the line: %s", error)
         if self._agent is not None:
@@ -136,49 +157,26 @@ class Daemon:
             self._agent.start()
         self._updater.start()
 
-    def _make_updater(self, profile: DeviceProfile) -> Updater:
+    def _make_updater(self) -> Updater:
         actions = Actions(
-            state_dir=self._config.state_dir,
-            store=self._store,
-            slots=self._slots,
-            serving=self._live,
-            delegate=delegate,
-            profile=profile,
-            bounds=self._config.update,
-            settings=lambda: wanted_settings(self._store),
+            self.state,
+            self._live,
+            delegate,
+            profile=self.profile,
+            bounds=self.config.update,
+            settings=lambda: wanted_settings(self.state.store),
         )
-        return Updater(
-            store=self._store,
-            slots=self._slots,
-            machine=Machine(actions.table(), self._store.save_job, self._on_step),
-            serving=self._live,
-            clock=self._clock,
-            changed=self._on_change,
-        )
+        machine = Machine(actions.table(), self.state.store.save_job, self._on_step)
+        return Updater(self.state, machine, self._live, self._on_change)
 
-    def _make_agent(self, boot: int, profile: DeviceProfile, updater: Updater) -> "Agent | None":
-        identity = read_identity(self._config.state_dir)
+    def _make_agent(self, boot: int) -> "Agent | None":
+        identity = read_identity(self.state.directory)
         if identity is None or not identity.is_enrolled:
             log.info("this device belongs to no fleet; it serves what is installed on it")
             return None
-        from runtime.agent.agent import Agent  # paho and ssl: 15 MB and 70 ms that serving does not need
+        from runtime.agent.agent import Agent  # paho: memory and time that serving does not need
 
-        return Agent(
-            config=self._config,
-            identity=identity,
-            boot=boot,
-            clock=self._clock,
-            store=self._store,
-            slots=self._slots,
-            profile=profile,
-            versions={"edgewright": version("edgewright"), "python": platform.python_version()},
-            delegate=delegate,
-            log_lines=self._log_lines,
-            models=self._repository.models,
-            held_back=lambda: updater.held_back,
-            applied=updater.wake,
-            restart=self._restart,
-        )
+        return Agent(self, identity, boot)
 
     def _on_step(self, job: Job) -> None:
         log.info("update of %s to %s: %s %s", job.model, job.artifact.version, job.state, job.error_code)
@@ -189,10 +187,6 @@ class Daemon:
         if self._agent is not None:
             self._agent.report()
 
-    def _restart(self) -> None:
-        self._wants_restart = True
-        self._stop()
-
     def _wind_down(self, joining: threading.Thread) -> None:
         joining.join()
         if self._updater is not None:
@@ -200,8 +194,8 @@ class Daemon:
         if self._agent is not None:
             self._agent.stop()
         self._repository.close()
-        self._store.end_boot()
-        self._store.close()
+        self.state.store.end_boot()
+        self.state.store.close()
 
 
 def boot_id(number: int) -> int:

@@ -26,6 +26,7 @@ DaemonError                     daemon.error
 │   ├── UnsuitableError         update.unsuitable        the artifact demands what this device lacks
 │   ├── SelfTestError           update.self_test_failed  wrong outputs, a crash, or a hang in the test process
 │   ├── ProbationError          update.probation_failed  it went live and misbehaved
+│   ├── HelperTimeoutError      update.timed_out         the helper process had not answered in its time
 │   ├── InterruptedUpdateError  update.interrupted       power cuts or crashes, too often in one update
 │   └── SupersededError         update.superseded        a newer desired state wants something else
 ├── CommandError                command.failed           a diagnostic the operator asked for could not be done
@@ -143,6 +144,10 @@ class SelfTestError(UpdateError):
 
 class ProbationError(UpdateError):
     code = "update.probation_failed"
+
+
+class HelperTimeoutError(UpdateError):
+    code = "update.timed_out"
 
 
 class InterruptedUpdateError(UpdateError):

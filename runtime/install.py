@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.config import Config
+from runtime.config import Config, UpdateSettings
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import sha256_hex
 from runtime.contract.deployment import DeploymentState as S
@@ -23,8 +23,7 @@ from runtime.profile import detect_profile
 from runtime.update.actions import Actions
 from runtime.update.delegate import delegate, error_of
 from runtime.update.machine import Job, Machine
-from runtime.update.slots import Slots
-from runtime.update.store import STATE_FILE, Store
+from runtime.update.state import State, open_state
 
 _MANIFEST = re.compile(r"targets/([a-z0-9-]{1,40})/([^/]+)/([a-z0-9-]{1,40})/([0-9a-f]{64})\.manifest\.json")
 
@@ -59,11 +58,11 @@ def install(config: Config, bundle: Path, *, model: str, target: str, root: Path
             pin_root(config.state_dir, root)
         profile = detect_profile(config.profile)
         name, artifact = choose(bundle, profile, model=model, target=target)
-        store, slots = Store(config.state_dir / STATE_FILE), Slots(config.state_dir)
+        state = open_state(config.state_dir)
         try:
-            return _update(config, store, slots, profile, name=name, artifact=artifact, source=str(bundle.resolve()))
+            return _update(config.update, state, profile, name=name, artifact=artifact, source=str(bundle.resolve()))
         finally:
-            store.close()
+            state.store.close()
 
 
 def choose(bundle: Path, profile: DeviceProfile, *, model: str, target: str) -> tuple[str, ArtifactRef]:
@@ -105,23 +104,16 @@ def pin_root(state_dir: Path, root: Path) -> None:
 
 
 def _update(
-    config: Config, store: Store, slots: Slots, profile: DeviceProfile, *, name: str, artifact: ArtifactRef, source: str
+    bounds: UpdateSettings, state: State, profile: DeviceProfile, *, name: str, artifact: ArtifactRef, source: str
 ) -> Job:
     """Step a new job until it is live or over."""
-    if (running := store.jobs().get(name)) is not None and running.is_running:
+    if (running := state.store.jobs().get(name)) is not None and running.is_running:
         raise ConfigError(f"an update of {name} is under way ({running.state}); let the daemon finish it first")
-    actions = Actions(
-        state_dir=config.state_dir,
-        store=store,
-        slots=slots,
-        serving=Offline(),
-        delegate=delegate,
-        profile=profile,
-        bounds=config.update,
-        settings=Settings,
+    actions = Actions(state, Offline(), delegate, profile=profile, bounds=bounds, settings=Settings)
+    machine = Machine(actions.table(), state.store.save_job, lambda _job: None)
+    job = machine.start(
+        Job(model=name, artifact=artifact, source=source, slot=state.slots.inactive(name), previous=state.slots.active(name))
     )
-    machine = Machine(actions.table(), store.save_job, lambda _job: None)
-    job = machine.start(Job(model=name, artifact=artifact, source=source, slot=slots.inactive(name), previous=slots.active(name)))
     while job.is_running and job.state is not S.PROBATION:
         job, _ = machine.step(job)
     if job.outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):

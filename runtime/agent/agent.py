@@ -1,8 +1,8 @@
 """What is needed to belong to a fleet, put together and started in the right order?"""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from runtime.agent.commands import Commands
 from runtime.agent.connection import Connection, Incoming
@@ -10,90 +10,74 @@ from runtime.agent.inbox import Inbox
 from runtime.agent.journal import Journal
 from runtime.agent.outbox import Outbox
 from runtime.agent.reporter import Reporter
+from runtime.agent.sender import Sender
 from runtime.agent.windows import Windows
-from runtime.clock import Clock
 from runtime.config import Config
 from runtime.contract.deployment import DeviceProfile
 from runtime.identity import Identity, client_context
 from runtime.serving.model import ServedModel
-from runtime.update.actions import Delegate
 from runtime.update.machine import Job
 from runtime.update.plan import HoldBack
-from runtime.update.slots import Slots
-from runtime.update.store import Store
+from runtime.update.requests import Reply, Request, Task
+from runtime.update.state import State
 from runtime.update.updater import wanted_settings
 
 OUTBOX_FILE = "outbox.db"
 STOP_S = 5.0
 
 
+class Host(Protocol):
+    """The daemon, as the agent needs it. log_lines: newest last; delegate: the helper."""
+
+    config: Config
+    state: State
+    profile: DeviceProfile
+    versions: Mapping[str, str]
+    log_lines: deque[str]
+
+    def delegate(self, task: Task, request: Request, timeout_s: float) -> Reply: ...
+
+    def models(self) -> Iterable[ServedModel]:
+        """What serves now."""
+
+    def held_back(self) -> Mapping[str, HoldBack]:
+        """Why a wanted update has not started, by model."""
+
+    def desired_changed(self) -> None:
+        """A new desired state is held."""
+
+    def restart(self) -> None:
+        """Stop in order and start again."""
+
+
 class Agent:
-    """The device's side of the line. Raises ConfigError when the identity cannot be read, StoreError for the outbox.
+    """The device's side of the line. Raises ConfigError when the identity cannot be read, StoreError for the outbox."""
 
-    models: what serves now; held_back: as the updater says; applied: called when a new desired state is held;
-    restart: asks the daemon to stop in order and start again.
-    """
-
-    def __init__(
-        self,
-        *,
-        config: Config,
-        identity: Identity,
-        boot: int,
-        clock: Clock,
-        store: Store,
-        slots: Slots,
-        profile: DeviceProfile,
-        versions: Mapping[str, str],
-        delegate: Delegate,
-        log_lines: deque[str],
-        models: Callable[[], Iterable[ServedModel]],
-        held_back: Callable[[], Mapping[str, HoldBack]],
-        applied: Callable[[], None],
-        restart: Callable[[], None],
-    ) -> None:
-        state_dir: Path = config.state_dir
-        self._applied = applied
-        self._outbox = Outbox(state_dir / OUTBOX_FILE, config.telemetry, lambda: clock.now_s() if clock.is_synced else 0.0)
+    def __init__(self, host: Host, identity: Identity, boot: int) -> None:
+        state, config = host.state, host.config
+        clock, store = state.clock, state.store
+        self._host = host
+        self._outbox = Outbox(state.directory / OUTBOX_FILE, config.telemetry, lambda: clock.now_s() if clock.is_synced else 0.0)
         self._connection = Connection(
             identity,
-            client_context(state_dir),
+            client_context(state.directory),
             self._outbox,
             boot,
             received=self._on_message,
             connected=self._on_connected,
         )
-        self.journal = Journal(identity.device, boot, clock, self._outbox, self._connection.wake)
+        sender = Sender(identity.device, boot, clock, self._outbox, self._connection.wake)
+        self.journal = Journal(sender)
+        self.windows = Windows(sender, state.directory, host.models, lambda: wanted_settings(store).window_s)
         self._reporter = Reporter(
-            boot=boot,
-            clock=clock,
-            store=store,
-            slots=slots,
-            profile=profile,
-            versions=versions,
-            held_back=held_back,
-            line=self._connection,
-        )
-        self.windows = Windows(
-            device=identity.device,
-            boot=boot,
-            clock=clock,
-            outbox=self._outbox,
-            state_dir=state_dir,
-            models=models,
-            window_s=lambda: wanted_settings(store).window_s,
-            wake=self._connection.wake,
+            state, self._connection, boot=boot, profile=host.profile, versions=host.versions, held_back=host.held_back
         )
         self._inbox = Inbox(
-            device=identity.device,
-            state_dir=state_dir,
-            store=store,
-            clock=clock,
-            outbox=self._outbox,
+            sender,
+            state,
+            Commands(state.slots, host.delegate, host.log_lines, host.restart),
             journal=self.journal,
-            commands=Commands(slots, delegate, log_lines, restart),
-            delegate=delegate,
-            accept_timeout_s=config.update.accept_timeout_s,
+            accept=lambda request: host.delegate(Task.ACCEPT, request, config.update.accept_timeout_s),
             applied=self._on_applied,
             acknowledge=self._connection.acknowledge,
         )
@@ -133,7 +117,7 @@ class Agent:
 
     def _on_applied(self) -> None:
         self.report()
-        self._applied()
+        self._host.desired_changed()
 
     def _on_connected(self) -> None:
         dropped = self._outbox.take_dropped()

@@ -6,10 +6,8 @@ Events: steps of updates, refusals, alarms. Each gets the next number of this bo
 import itertools
 import logging
 import threading
-from collections.abc import Callable
 
-from runtime.agent.outbox import Outbox
-from runtime.clock import Clock
+from runtime.agent.sender import Sender
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import EVENT_LIMIT, write_message
 from runtime.contract.telemetry import Event
@@ -22,14 +20,10 @@ DETAIL_LIMIT = 1000
 
 
 class Journal:
-    """Safe to share between threads. wake: called after each event, so that it is sent soon."""
+    """Safe to share between threads."""
 
-    def __init__(self, device: str, boot: int, clock: Clock, outbox: Outbox, wake: Callable[[], None]) -> None:
-        self._device = device
-        self._boot = boot
-        self._clock = clock
-        self._outbox = outbox
-        self._wake = wake
+    def __init__(self, sender: Sender) -> None:
+        self._sender = sender
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
@@ -47,11 +41,11 @@ class Journal:
         """Add an event. Never raises for a full or damaged outbox: what is noted must not stand in its own way."""
         with self._lock:
             event = Event(
-                device=self._device,
-                boot=self._boot,
+                device=self._sender.device,
+                boot=self._sender.boot,
                 seq=next(self._numbers),
-                at_ms=self._clock.now_ms(),
-                clock_synced=self._clock.is_synced,
+                at_ms=self._sender.clock.now_ms(),
+                clock_synced=self._sender.clock.is_synced,
                 kind=kind,
                 code=code,
                 model=model,
@@ -61,7 +55,7 @@ class Journal:
                 detail=detail[:DETAIL_LIMIT],
             )
             try:
-                self._outbox.put(Channel.EVENT, write_message(event, EVENT_LIMIT))
+                self._sender.outbox.put(Channel.EVENT, write_message(event, EVENT_LIMIT))
             except StoreError as error:
                 log.error("event %s %s is lost: %s", kind, code, error)
-        self._wake()
+        self._sender.wake()

@@ -12,7 +12,6 @@ from typing import Protocol
 
 import msgspec
 
-from runtime.clock import Clock
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import REPORTED_LIMIT, write_message
 from runtime.contract.deployment import DeviceProfile, Reported, ReportedDeployment, Slot
@@ -21,7 +20,7 @@ from runtime.contract.topics import Channel
 from runtime.update.machine import DETAIL_LIMIT, Job
 from runtime.update.plan import HoldBack
 from runtime.update.slots import Slots
-from runtime.update.store import Store
+from runtime.update.state import State
 
 log = logging.getLogger(__name__)
 
@@ -35,20 +34,16 @@ class Reporter:
 
     def __init__(
         self,
+        state: State,
+        line: Line,
         *,
         boot: int,
-        clock: Clock,
-        store: Store,
-        slots: Slots,
         profile: DeviceProfile,
         versions: Mapping[str, str],
         held_back: Callable[[], Mapping[str, HoldBack]],
-        line: Line,
     ) -> None:
         self._boot = boot
-        self._clock = clock
-        self._store = store
-        self._slots = slots
+        self._state = state
         self._profile = profile
         self._versions = dict(versions)
         self._held_back = held_back
@@ -65,15 +60,15 @@ class Reporter:
                 log.error("the report is not sent: %s", error)
 
     def _report(self) -> Reported:
-        held = self._store.held()
+        held = self._state.store.held()
         return Reported(
             boot=self._boot,
             seq=next(self._numbers),
             applied_generation=held.desired.value.generation if held else 0,
-            clock_synced=self._clock.is_synced,
+            clock_synced=self._state.clock.is_synced,
             profile=self._profile,
             versions=self._versions,
-            deployments=describe(self._store.jobs(), self._slots, self._held_back()),
+            deployments=describe(self._state.store.jobs(), self._state.slots, self._held_back()),
         )
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 
 import msgspec
 
-from runtime.agent.outbox import Outbox
-from runtime.clock import Clock
+from runtime.agent.sender import Sender
 from runtime.contract.errors import TooLargeError
 from runtime.contract.telemetry import Window, write_window
 from runtime.contract.topics import Channel
@@ -29,29 +28,20 @@ _STATM = Path("/proc/self/statm")
 
 
 class Windows:
-    """window_s: asked anew for each window; models: what serves now; wake: called when windows wait to be sent."""
+    """window_s: asked anew for each window; models: what serves now."""
 
     def __init__(
         self,
-        *,
-        device: str,
-        boot: int,
-        clock: Clock,
-        outbox: Outbox,
+        sender: Sender,
         state_dir: Path,
         models: Callable[[], Iterable[ServedModel]],
         window_s: Callable[[], int],
-        wake: Callable[[], None],
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._device = device
-        self._boot = boot
-        self._clock = clock
-        self._outbox = outbox
+        self._sender = sender
         self._state_dir = state_dir
         self._models = models
         self._window_s = window_s
-        self._wake = wake
         self._monotonic_s = monotonic_s
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
@@ -60,6 +50,8 @@ class Windows:
         self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
 
     def start(self) -> None:
+        for served in self._models():
+            self.begin(served.manifest.model)
         self._thread.start()
 
     def stop(self) -> None:
@@ -72,7 +64,7 @@ class Windows:
         """End the window of every served model."""
         for served in self._models():
             self.close(served)
-        self._clock.record()
+        self._sender.clock.record()
 
     def close(self, served: ServedModel) -> None:
         """End one model's window and queue it. A window that cannot be kept is lost, and its number shows the gap."""
@@ -82,24 +74,24 @@ class Windows:
             duration_ms = int((now - self._began.get(model, now)) * 1000)
             self._began[model] = now
             window = Window(
-                device=self._device,
-                boot=self._boot,
+                device=self._sender.device,
+                boot=self._sender.boot,
                 seq=next(self._numbers),
                 model=model,
                 artifact=served.artifact,
                 role=served.role,
                 edges=served.monitor.edges,
-                start_ms=max(0, self._clock.now_ms() - duration_ms),
+                start_ms=max(0, self._sender.clock.now_ms() - duration_ms),
                 duration_ms=duration_ms,
-                clock_synced=self._clock.is_synced,
+                clock_synced=self._sender.clock.is_synced,
                 resources=resources(self._state_dir),
                 **msgspec.structs.asdict(served.monitor.take()),
             )
             try:
-                self._outbox.put(Channel.TELEMETRY, write_window(window))
+                self._sender.outbox.put(Channel.TELEMETRY, write_window(window))
             except (StoreError, TooLargeError) as error:
                 log.error("window %d of %s is lost: %s", window.seq, model, error)
-        self._wake()
+        self._sender.wake()
 
     def begin(self, model: str) -> None:
         """A version of this model begins to serve: its window starts now."""

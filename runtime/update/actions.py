@@ -14,13 +14,13 @@ from runtime.config import UpdateSettings
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import DeviceProfile, Settings
-from runtime.errors import FetchError, ProbationError
+from runtime.errors import FetchError, HelperTimeoutError, ProbationError
 from runtime.update.machine import DONE, Action, Answer, Job
 from runtime.update.requests import FetchRequest, Reply, Request, Task, TestRequest, VerifyRequest
-from runtime.update.slots import Slots
-from runtime.update.store import Store
+from runtime.update.state import State
 from runtime.update.table import Event
 
+FETCH_SLICE_S = 30.0
 PROBATION_LOOK_S = 0.5
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 
@@ -51,21 +51,19 @@ class Actions:
 
     def __init__(
         self,
-        *,
-        state_dir: Path,
-        store: Store,
-        slots: Slots,
+        state: State,
         serving: Serving,
         delegate: Delegate,
+        *,
         profile: DeviceProfile,
         bounds: UpdateSettings,
         settings: Callable[[], Settings],
         monotonic_s: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        self._state_dir = state_dir
-        self._store = store
-        self._slots = slots
+        self._state_dir = state.directory
+        self._store = state.store
+        self._slots = state.slots
         self._serving = serving
         self._delegate = delegate
         self._profile = profile
@@ -89,7 +87,11 @@ class Actions:
         }
 
     def fetch(self, job: Job) -> Answer:
-        """Bring the blobs. An unreachable store is tried again, ever more slowly, for a bounded time."""
+        """Bring the blobs, a slice of time at a go, so that a newer desired state never waits for a slow download.
+
+        What a slice brought stays on the disk and the next resumes there. An unreachable store is tried again, ever more
+        slowly, for a bounded time.
+        """
         request = FetchRequest(
             state_dir=str(self._state_dir),
             model=job.model,
@@ -100,7 +102,11 @@ class Actions:
             source=job.source,
         )
         try:
-            self._delegate(Task.FETCH, request, self._bounds.fetch_timeout_s)
+            self._delegate(Task.FETCH, request, min(FETCH_SLICE_S, self._bounds.fetch_timeout_s))
+        except HelperTimeoutError as error:
+            if self._lasting_s(job) >= self._bounds.fetch_timeout_s:
+                raise
+            return Answer(Event.LATER, error.code, str(error))
         except FetchError as error:
             if job.source or self._lasting_s(job) >= self._bounds.fetch_retry_s:
                 raise

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from runtime.contract.errors import ContractError
-from runtime.errors import DaemonError, SelfTestError, UpdateError
+from runtime.errors import DaemonError, HelperTimeoutError, SelfTestError, UpdateError
 from runtime.update.requests import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Reply, Request, Task
 
 _ERRORS_KEPT = 2000
@@ -18,14 +18,15 @@ _ERRORS_KEPT = 2000
 def delegate(task: Task, request: Request, timeout_s: float) -> Reply:
     """Run one helper to its end and return its reply. Blocks up to timeout_s.
 
-    Raises the error the helper names, as if it had happened here; UpdateError, or SelfTestError for `test`, when the
-    helper crashed, hung or answered with nothing.
+    Raises the error the helper names, as if it had happened here; HelperTimeoutError when its time is up; UpdateError when it
+    crashed or answered with nothing. For `test`, either of the last two is a SelfTestError: the model did it.
     """
     failure = SelfTestError if task is Task.TEST else UpdateError
     try:
         status, out, err = _run(task, msgspec.json.encode(request) + b"\n", timeout_s)
     except subprocess.TimeoutExpired as error:
-        raise failure(f"{task}: no answer within {timeout_s:g} s") from error
+        hang = SelfTestError if task is Task.TEST else HelperTimeoutError
+        raise hang(f"{task}: no answer within {timeout_s:g} s") from error
     if status not in (EXIT_DONE, EXIT_FAILED, EXIT_REFUSED):
         raise failure(f"{task}: the helper ended with {_spell(status)}{_last_line(err)}")
     try:

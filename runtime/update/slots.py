@@ -29,10 +29,15 @@ class Slots:
     """The artifacts on disk below one state directory."""
 
     def __init__(self, state_dir: Path) -> None:
+        """Makes nothing: a look at a device changes nothing on it. Whoever brings artifacts calls `prepare` first."""
         self._models = state_dir / "models"
         self.blobs = state_dir / "blobs" / "sha256"
+
+    def prepare(self) -> "Slots":
+        """Make the folders that updates need."""
         make_directory(self._models)
         make_directory(self.blobs)
+        return self
 
     def models(self) -> tuple[str, ...]:
         """Models with an active slot."""

@@ -9,14 +9,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from runtime.clock import Clock
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Settings
 from runtime.errors import StoreError
 from runtime.update.actions import Serving
 from runtime.update.machine import Job, Machine
 from runtime.update.plan import Decision, HoldBack, Present, Record, Retire, Start, Supersede, plan
-from runtime.update.slots import Slots
+from runtime.update.state import State
 from runtime.update.store import Held, Store
 
 log = logging.getLogger(__name__)
@@ -31,24 +30,22 @@ class Updater:
 
     def __init__(
         self,
-        *,
-        store: Store,
-        slots: Slots,
+        state: State,
         machine: Machine,
         serving: Serving,
-        clock: Clock,
         changed: Callable[[], None],
+        *,
         monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store = store
-        self._slots = slots
+        self._store = state.store
+        self._slots = state.slots
         self._machine = machine
         self._serving = serving
-        self._clock = clock
+        self._clock = state.clock
         self._changed = changed
         self._monotonic_s = monotonic_s
         self._due_s: dict[str, float] = {}
-        self._jobs = store.jobs()
+        self._jobs = state.store.jobs()
         self._wake = threading.Event()
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name="updater", daemon=True)

@@ -10,14 +10,17 @@ from runtime.agent.connection import Incoming
 from runtime.agent.inbox import Inbox
 from runtime.agent.journal import Journal
 from runtime.agent.outbox import Outbox
+from runtime.agent.sender import Sender
 from runtime.clock import Clock
 from runtime.config import TelemetrySettings
 from runtime.contract.canonical import DESIRED_LIMIT, sha256_hex
 from runtime.contract.telemetry import Command, Event, Result
 from runtime.contract.topics import Channel
-from runtime.errors import FetchError
+from runtime.errors import FetchError, HelperTimeoutError, UpdateError
 from runtime.update import helper
+from runtime.update.requests import Task
 from runtime.update.slots import Slots
+from runtime.update.state import State
 from runtime.update.store import Store
 from tests.support.artifacts import write_artifact
 from tests.support.daemon import enrolled
@@ -33,31 +36,29 @@ class Rig:
     def __init__(self, state_dir, store):
         self.releases = store
         self.store = Store(state_dir / "state.db")
-        self.clock = Clock(self.store, lambda: NOW)
         self.outbox = Outbox(state_dir / "outbox.db", TelemetrySettings(), lambda: NOW)
-        self.slots = Slots(state_dir)
+        self.slots = Slots(state_dir).prepare()
+        clock = Clock(self.store, lambda: NOW)
+        state = State(state_dir, self.store, self.slots, clock)
+        sender = Sender("dev", 1, clock, self.outbox, lambda: None)
         self.acknowledged, self.applied, self.restarts = [], [], []
         self.calls = 0
-        self.unreachable = False
+        self.error = None
         self.log_lines = [f"line {number}" for number in range(200)]
         self.inbox = Inbox(
-            device="dev",
-            state_dir=state_dir,
-            store=self.store,
-            clock=self.clock,
-            outbox=self.outbox,
-            journal=Journal("dev", 1, self.clock, self.outbox, lambda: None),
-            commands=Commands(self.slots, self.delegate, self.log_lines, lambda: self.restarts.append(1)),
-            delegate=self.delegate,
-            accept_timeout_s=30,
+            sender,
+            state,
+            Commands(self.slots, self.delegate, self.log_lines, lambda: self.restarts.append(1)),
+            journal=Journal(sender),
+            accept=lambda request: self.delegate(Task.ACCEPT, request, 30),
             applied=lambda: self.applied.append(self.store.held().desired.value.generation),
             acknowledge=self.acknowledged.append,
         )
 
     def delegate(self, task, request, _timeout_s):
         self.calls += 1
-        if self.unreachable:
-            raise FetchError("no route")
+        if self.error is not None:
+            raise self.error
         return helper.TASKS[task][1](request)
 
     def receive(self, payload, topic=DESIRED):
@@ -165,13 +166,14 @@ def test_a_topic_that_is_not_ours_to_read_is_refused(rig):
     assert rig.codes() == ["contract.bad_topic", "contract.bad_topic"]
 
 
-def test_without_the_store_the_state_waits_unacknowledged(rig, artifact):
+@pytest.mark.parametrize("error", [FetchError("no route"), UpdateError("killed for want of memory"), HelperTimeoutError("hung")])
+def test_what_is_no_refusal_waits_unacknowledged_and_is_tried_again(rig, artifact, error):
     envelope = rig.releases.seal(make_desired("dev", 1, artifact))
-    rig.unreachable = True
+    rig.error = error
     message = rig.receive(envelope)
     assert rig.acknowledged == []
     assert rig.store.held() is None
-    rig.unreachable = False
+    rig.error = None
     rig.inbox.handle(message)
     assert rig.applied == [1]
     assert rig.acknowledged == [message]

@@ -7,6 +7,7 @@ import pytest
 from runtime.agent.journal import DETAIL_LIMIT, Journal
 from runtime.agent.outbox import Outbox
 from runtime.agent.reporter import Reporter
+from runtime.agent.sender import Sender
 from runtime.agent.windows import Windows
 from runtime.clock import Clock
 from runtime.config import TelemetrySettings
@@ -19,6 +20,7 @@ from runtime.serving.repository import Repository
 from runtime.update.machine import Job
 from runtime.update.plan import HoldBack
 from runtime.update.slots import Slots
+from runtime.update.state import State
 from runtime.update.store import Store
 from tests.support.artifacts import FEATURES, PROFILE, write_artifact
 
@@ -56,7 +58,7 @@ def repository(tmp_path):
 
 def test_events_are_numbered_in_order_and_cut_to_fit(clock, outbox):
     wakes = []
-    journal = Journal("dev", 9, clock, outbox, lambda: wakes.append(1))
+    journal = Journal(Sender("dev", 9, clock, outbox, lambda: wakes.append(1)))
     journal.note("update", "trust.expired", "x" * 5000, model="tiny", artifact=OTHER, rollout="r", attempt=2)
     journal.note("refused")
     first, second = (msgspec.msgpack.decode(parcel.payload, type=Event) for parcel in outbox.after(0, 9))
@@ -70,7 +72,7 @@ def test_an_event_that_cannot_be_kept_stands_in_nobodys_way(clock, outbox):
     outbox.close()
     with pytest.raises(StoreError):
         outbox.put(Channel.EVENT, b"x")
-    Journal("dev", 9, clock, outbox, lambda: None).note("update")
+    Journal(Sender("dev", 9, clock, outbox, lambda: None)).note("update")
 
 
 class Wire:
@@ -88,18 +90,9 @@ class Wire:
 def reporter(tmp_path, store, clock):
     wire = Wire()
     held_back = {}
-    slots = Slots(tmp_path / "device")
-    reporter = Reporter(
-        boot=9,
-        clock=clock,
-        store=store,
-        slots=slots,
-        profile=PROFILE,
-        versions={"edgewright": "0"},
-        held_back=lambda: held_back,
-        line=wire,
-    )
-    reporter.wire, reporter.held_back, reporter.slots = wire, held_back, slots
+    state = State(tmp_path / "device", store, Slots(tmp_path / "device").prepare(), clock)
+    reporter = Reporter(state, wire, boot=9, profile=PROFILE, versions={"edgewright": "0"}, held_back=lambda: held_back)
+    reporter.wire, reporter.held_back = wire, held_back
     return reporter
 
 
@@ -134,17 +127,8 @@ def test_a_report_says_why_an_update_does_not_start(reporter):
 @pytest.fixture
 def windows(tmp_path, clock, outbox, repository):
     now = [50.0]
-    windows = Windows(
-        device="dev",
-        boot=9,
-        clock=clock,
-        outbox=outbox,
-        state_dir=tmp_path,
-        models=repository.models,
-        window_s=lambda: 1,
-        wake=lambda: None,
-        monotonic_s=lambda: now[0],
-    )
+    sender = Sender("dev", 9, clock, outbox, lambda: None)
+    windows = Windows(sender, tmp_path, repository.models, lambda: 1, monotonic_s=lambda: now[0])
     windows.now = now
     return windows
 

@@ -3,7 +3,6 @@
 import msgspec
 import pytest
 
-from runtime.clock import Clock
 from runtime.config import UpdateSettings
 from runtime.contract.canonical import sha256_hex
 from runtime.contract.deployment import Settings
@@ -14,8 +13,7 @@ from runtime.update import helper
 from runtime.update.actions import Actions
 from runtime.update.boot import open_active, recover_jobs
 from runtime.update.machine import Job, Machine
-from runtime.update.slots import Slots
-from runtime.update.store import STATE_FILE, Store
+from runtime.update.state import open_state
 from runtime.update.updater import Updater
 from tests.support.artifacts import PROFILE
 from tests.support.store import ReleaseStore
@@ -44,31 +42,22 @@ class Device:
         (place / IDENTITY_FILE).write_bytes(msgspec.json.encode(Identity(root_sha256=sha256_hex(release_store.root))))
 
     def start(self):
-        self.store = Store(self.state_dir / STATE_FILE)
-        self.slots = Slots(self.state_dir)
+        self.state = open_state(self.state_dir)
+        self.store, self.slots = self.state.store, self.state.slots
         self.repository = Repository()
         _, was_clean = self.store.begin_boot()
         recover_jobs(self.store, self.slots, clean=was_clean)
         open_active(self.store, self.slots, self.repository, lambda *alarm: self.alarms.append(alarm))
         actions = Actions(
-            state_dir=self.state_dir,
-            store=self.store,
-            slots=self.slots,
-            serving=self.repository,
-            delegate=self._delegate,
+            self.state,
+            self.repository,
+            self._delegate,
             profile=PROFILE,
             bounds=self.bounds,
             settings=lambda: self.settings,
         )
         self.machine = Machine(actions.table(), self.store.save_job, self.steps.append)
-        self.updater = Updater(
-            store=self.store,
-            slots=self.slots,
-            machine=self.machine,
-            serving=self.repository,
-            clock=Clock(self.store),
-            changed=lambda: None,
-        )
+        self.updater = Updater(self.state, self.machine, self.repository, lambda: None)
         return self
 
     def _delegate(self, task, request, timeout_s):

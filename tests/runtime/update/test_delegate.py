@@ -7,7 +7,7 @@ import textwrap
 import pytest
 
 from runtime.contract.errors import DigestError
-from runtime.errors import ConfigError, SelfTestError, UpdateError
+from runtime.errors import ConfigError, HelperTimeoutError, SelfTestError, UpdateError
 from runtime.update import delegate as module
 from runtime.update.delegate import delegate, error_of
 from runtime.update.requests import EXIT_FAILED, AcceptRequest, Task, TestRequest
@@ -73,6 +73,8 @@ def test_a_hang_is_ended_and_told(helper):
     helper("import time; time.sleep(60)")
     with pytest.raises(SelfTestError, match=r"no answer within 0\.5 s"):
         delegate(Task.TEST, REQUEST, 0.5)
+    with pytest.raises(HelperTimeoutError):
+        delegate(Task.FETCH, REQUEST, 0.5)
 
 
 def test_a_helper_ends_when_its_daemon_does():

@@ -16,7 +16,7 @@ def bring(slots, directory):
 
 @pytest.fixture
 def slots(tmp_path):
-    return Slots(tmp_path / "state")
+    return Slots(tmp_path / "state").prepare()
 
 
 @pytest.fixture
