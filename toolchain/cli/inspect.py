@@ -57,7 +57,7 @@ def _show(artifact: "Artifact") -> None:
     ]
     if measured := chosen_latency(artifact):
         rows.append(
-            ("latency", f"p50 {latency(measured.p50_ns)}, p90 {latency(measured.p90_ns)}, {measured.ratio}x float's speed")
+            ("latency", f"p50 {latency(measured.p50_ns)}, p90 {latency(measured.p90_ns)}, {measured.ratio:.2f}x float's speed")
         )
     else:
         rows.append(("latency", "not measured on a device of this profile"))
