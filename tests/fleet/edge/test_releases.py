@@ -122,6 +122,10 @@ def test_a_lost_race_is_told_and_the_second_try_passes(authorized: Services, api
     assert code(send(api, late)) == "409 release.race"
     assert code(api.get("/api/v1/releases/digits/1.2.0")) == "404 release.unknown"
     engineer.models["digits"] = newest
+    newest.version += 1
+    assert code(send(api, engineer.release("digits", "1.2.0"))) == "409 release.race"
+    newest.version -= 1
+    engineer.models["digits"] = newest
     assert send(api, engineer.release("digits", "1.2.0")).status_code == 201
 
 
@@ -182,8 +186,9 @@ def test_a_release_is_complete_or_not_there(authorized: Services, api: httpx.Cli
     assert code(send(api, changed(release, metadata=metadata))) == "422 trust.unlisted"
     metadata = {"targets": release.upload.metadata["targets"]}
     assert code(send(api, changed(release, metadata=metadata))) == "422 request.invalid"
-    tampered = documents | {path: documents[path].replace(b"float", b"tampered")}
-    assert code(send(api, changed(release, documents=tampered))) == "422 trust.digest_mismatch"
+    for name, raw in documents.items():
+        tampered = documents | {name: raw[:-2] + b" }"}
+        assert code(send(api, changed(release, documents=tampered))) == "422 trust.digest_mismatch", name
     more = documents | {"digits/1.0.0/rpi5/manifest.json": documents[path]}
     assert code(send(api, changed(release, documents=more))) == "422 trust.unlisted"
     assert code(send(api, replace(release, version="2.0.0"))) == "422 request.invalid"
@@ -257,10 +262,10 @@ def test_root_and_targets_keys_rotate_and_releases_stay(
 
     alone = Upload({"root": sign.seal(root, [engineer.root_key, new_root])}, {})
     assert code(api.post("/api/v1/trust", json=encoded(alone))) == "422 trust.bad_signature"
-    half = Upload({"root": sign.seal(root, [new_root])}, {})
-    assert code(api.post("/api/v1/trust", json=encoded(half))) == "422 trust.bad_signature"
-
     targets = sign.next_targets(engineer.targets, now)
+    for signers in ([new_root], [engineer.root_key], [new_targets]):
+        metadata = {"root": sign.seal(root, signers), "targets": sign.seal(targets, [new_targets])}
+        assert code(api.post("/api/v1/trust", json=encoded(Upload(metadata, {})))) == "422 trust.bad_signature"
     both = Upload(alone.metadata | {"targets": sign.seal(targets, [new_targets])}, {})
     assert api.post("/api/v1/trust", json=encoded(both)).json()["versions"] == {"root": 3, "targets": 3}
     device_sees(authorized, engineer, tmp_path / "device", release)
