@@ -34,6 +34,7 @@ from runtime.contract.deployment import Deployment, DeploymentState, DeviceProfi
 from runtime.contract.telemetry import CELLS, CONFIDENCE_CELLS, StreamCounts, Window
 
 EDGES = sha256_hex(b"edges")
+X86 = DeviceProfile(profiles=("x86-64-cpu",), arch="x86_64", engines={"onnxruntime": "1.31.0"})
 
 
 class Clock:
@@ -90,7 +91,7 @@ class Behaviour:
     classes: tuple[float, ...] = (0.1,) * 10
     confidence_cell: int = 18
 
-    def window(self, device: str, boot: int, seq: int, model: str, artifact: ArtifactRef, start_ms: int) -> Window:
+    def window(self, device: str, *, boot: int, seq: int, model: str, artifact: ArtifactRef, start_ms: int) -> Window:
         classes = [round(self.rows * share) for share in self.classes]
         confidence = [0] * CONFIDENCE_CELLS
         confidence[self.confidence_cell] = self.rows
@@ -124,7 +125,7 @@ class PlayedDevice:
     serving: dict[str, ArtifactRef] = field(default_factory=dict)
     reported: dict[str, ReportedDeployment] = field(default_factory=dict)
     refuses: set[str] = field(default_factory=set)
-    profile: DeviceProfile = DeviceProfile(profiles=("x86-64-cpu",), arch="x86_64", engines={"onnxruntime": "1.31.0"})
+    profile: DeviceProfile = X86
 
 
 class Devices:
@@ -206,7 +207,14 @@ class Devices:
         for name in names or tuple(self.played):
             device = self.played[name]
             device.seq += 1
-            window = behaviour.window(name, device.boot, device.seq, model, device.serving[model], self._services.now_ms())
+            window = behaviour.window(
+                name,
+                boot=device.boot,
+                seq=device.seq,
+                model=model,
+                artifact=device.serving[model],
+                start_ms=self._services.now_ms(),
+            )
             windows.append(Received(write_message(window, INFLATED_TELEMETRY_LIMIT), window))
         with self._services.database.write() as session:
             TelemetryRepository(session).add_windows(windows, self._services.now_ms())

@@ -37,7 +37,7 @@ def received(window: Window) -> Received[Window]:
 
 
 def window(seq: int = 1, device: str = "gw-1", boot: int = 5) -> Window:
-    return Behaviour().window(device, boot, seq, "digits", ARTIFACT, 1_000)
+    return Behaviour().window(device, boot=boot, seq=seq, model="digits", artifact=ARTIFACT, start_ms=1_000)
 
 
 class TestTelemetry:
