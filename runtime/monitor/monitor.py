@@ -41,7 +41,7 @@ class MonitorLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     rows_per_window: Annotated[int, Meta(ge=1)] = 5_000
     block_rows: Annotated[int, Meta(ge=1, le=65_536)] = 256
     block_bytes: Annotated[int, Meta(ge=1)] = 1 << 18
-    cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 10
+    cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 5
     burst_ms: Annotated[int, Meta(ge=0)] = 20
 
 

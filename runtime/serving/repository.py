@@ -94,7 +94,9 @@ class Repository:
         version: "" for any. Raises ModelNotFoundError, RequestError for tensors that do not fit, InferenceError.
         """
         while True:
-            served = self.get(model, version)
+            served = self._served.get(model)
+            if served is None or version:
+                served = self.get(model, version)
             served.check(inputs)
             try:
                 return served, served.infer(inputs)

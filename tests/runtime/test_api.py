@@ -1,5 +1,8 @@
 """Does the in-process runtime serve, watch and refuse as the daemon does?"""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
@@ -65,3 +68,11 @@ def test_closing_twice_is_no_error(directory):
     runtime.close()
     with pytest.raises(RequestError, match="0 models"):
         runtime.infer({"input": ROWS})
+
+
+def test_importing_the_serving_side_brings_no_engine_and_nothing_of_the_update_side():
+    """What it does not import, the serving process does not hold: tuf and cryptography alone are 20 MB."""
+    unwanted = {"onnxruntime", "openvino", "cryptography", "tuf", "paho", "urllib3", "sqlite3", "pydantic", "hypothesis"}
+    script = f"import sys, runtime.api, runtime.serving.server; print(sorted({unwanted!r} & set(sys.modules)))"
+    found = subprocess.run([sys.executable, "-c", script], check=True, capture_output=True, text=True)
+    assert found.stdout.strip() == "[]"
