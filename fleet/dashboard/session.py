@@ -5,6 +5,9 @@ by HMAC-SHA256 under a key of this service. The token itself is not in the cooki
 next request, because every request looks the row up again. The cookie is HttpOnly and SameSite=Strict; beyond that every
 form carries a CSRF token, a second HMAC over the ticket's nonce. Someone not signed in yet gets a ticket for token 0, so
 that the login form is protected the same way, and a fresh nonce at login leaves no ticket to fixate.
+
+Known limit: no session is stored, so signing out removes the cookie but cannot call back a copy of it; that one is good
+until it expires or the token is revoked.
 """
 
 import hashlib

@@ -79,9 +79,9 @@ def _of_devices(events: Iterable[Event]) -> list[TimelineEntry]:
             told.add(key)
         elif not words.is_milestone:
             continue
-        entries.append(
-            TimelineEntry(event.at_ms / 1000, words.tone, words.title, words.detail, event.code, (event.device or "",))
-        )
+        title = "Update failed" if event.code and words.step else words.title
+        devices = (event.device or "",)
+        entries.append(TimelineEntry(event.at_ms / 1000, words.tone, title, words.detail, event.code, devices))
     return entries
 
 

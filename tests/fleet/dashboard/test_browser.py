@@ -7,7 +7,7 @@ import pytest
 from playwright.sync_api import Page, Request, expect, sync_playwright
 
 from fleet.domain.rollout import RolloutEvent
-from tests.fleet.dashboard.story import OPERATOR, Story
+from tests.fleet.dashboard.story import OPERATOR, Mood, Story
 
 pytestmark = pytest.mark.browser
 WAIT_MS = 10_000
@@ -103,6 +103,19 @@ def test_live_update_keeps_an_open_question_and_an_open_gate_open(page: Page, st
     page.keyboard.press("Escape")
     expect(dialog).not_to_be_visible()
     expect(page.get_by_test_id("action-rollback")).to_be_focused()
+
+
+def test_gate_that_fails_unfolds_by_itself(page: Page, story: Story) -> None:
+    page.goto(f"{story.url}/rollouts/{story.rollouts['1.1.0']}")
+    expect(page.locator("html")).to_have_attribute("data-live", "on", timeout=WAIT_MS)
+    gate = page.get_by_test_id("gate-class_mix")
+    expect(gate).not_to_have_attribute("open", "")
+    for device in story.devices.played:
+        story.moods[device] = Mood(seven_share=0.0)
+    story.minutes(1)
+    expect(gate).to_have_attribute("open", "", timeout=WAIT_MS)
+    expect(gate).to_contain_text("class 7")
+    expect(page.get_by_test_id("rollout-reason")).to_contain_text("gate class_mix")
 
 
 def test_keyboard_alone_reaches_a_device_by_search(page: Page, story: Story) -> None:

@@ -224,7 +224,7 @@ def test_timeline_joins_what_many_devices_did_and_tells_trouble_once() -> None:
     audit = (Audit(at_ms=NOW_MS - 90_000, actor="mara", role="operator", action="rollout.start", object="r-1", detail={}),)
     entries = page_of(a_rollout(RolloutState.SOAKING), events=tuple(events), audit=audit).timeline
     assert [(entry.title, entry.code) for entry in entries] == [
-        ("Soaking", ""), ("Reporting", "artifact.digest"), ("Update begins", ""), ("Started", ""),
+        ("Soaking", ""), ("Update failed", "artifact.digest"), ("Update begins", ""), ("Started", ""),
     ]  # fmt: skip
     assert entries[0].detail == "1 of 1 devices run 1.1.0"
     assert (len(entries[2].named), entries[2].more) == (8, 4)
