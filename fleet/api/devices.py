@@ -26,7 +26,6 @@ from fleet.store.devices import DeviceRepository
 from fleet.store.drift import DriftRepository
 from fleet.store.tables import Enrolment
 from fleet.store.telemetry import TelemetryRepository
-from fleet.store.twins import TwinRepository
 
 router = APIRouter(tags=["devices"])
 
@@ -37,16 +36,14 @@ DeviceId = Annotated[str, Path(max_length=200)]
 @router.get("/devices")
 def list_devices(services: ServicesDep, _: Viewer, limit: Limit = 100, cursor: Cursor = None) -> Page[DeviceView]:
     with services.database.read() as session:
-        twins = TwinRepository(session)
         rows = DeviceRepository(session).page(cursor or "", limit + 1)
-        return page(rows, limit, lambda row: show_device(row, twins.get(row.id), twins), lambda row: row.id)
+        return page(rows, limit, lambda row: show_device(session, row), lambda row: row.id)
 
 
 @router.get("/devices/{device}")
 def get_device(device: DeviceId, services: ServicesDep, _: Viewer) -> DeviceView:
     with services.database.read() as session:
-        twins = TwinRepository(session)
-        return show_device(DeviceRepository(session).get(device), twins.get(device), twins)
+        return show_device(session, DeviceRepository(session).get(device))
 
 
 @router.delete("/devices/{device}", status_code=204)

@@ -5,13 +5,16 @@ from typing import Any
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field
+from sqlalchemy.orm import Session
 
+from fleet.domain.health import judge_health
 from fleet.domain.plan import Plan
 from fleet.errors import PlanError
 from fleet.store.access import Role
+from fleet.store.drift import DriftRepository
 from fleet.store.rollouts import plan_of, progress_of
-from fleet.store.tables import Device, Job, Rollout, Twin, Verdict, Window
-from fleet.store.twins import TwinRepository
+from fleet.store.tables import Device, Job, Rollout, Verdict
+from fleet.store.twins import TwinRepository, condition_of
 
 
 class Request(BaseModel):
@@ -121,8 +124,14 @@ class WantedView(BaseModel):
     attempt: int
 
 
+class HealthView(View):
+    level: str = Field(description="ok, attention, offline or revoked")
+    reasons: list[str]
+
+
 class DeviceView(BaseModel):
     id: str
+    health: HealthView
     labels: dict[str, str]
     online: bool
     revoked_ms: int | None
@@ -250,9 +259,13 @@ class AuditView(View):
     detail: dict[str, Any]
 
 
-def show_device(device: Device, twin: Twin, twins: TwinRepository) -> DeviceView:
+def show_device(session: Session, device: Device) -> DeviceView:
+    twins = TwinRepository(session)
+    twin, installed = twins.get(device.id), twins.installed(device.id)
+    condition = condition_of(device, twin, installed, DriftRepository(session).of_device(device.id))
     return DeviceView(
         id=device.id,
+        health=HealthView.model_validate(judge_health(condition)),
         labels=device.labels,
         online=twin.online,
         revoked_ms=device.revoked_ms,
@@ -263,7 +276,7 @@ def show_device(device: Device, twin: Twin, twins: TwinRepository) -> DeviceView
         clock_synced=twin.clock_synced,
         profile=twin.profile,
         versions=twin.versions,
-        models=[InstalledView.model_validate(row) for row in twins.installed(device.id)],
+        models=[InstalledView.model_validate(row) for row in installed],
         wanted=[
             WantedView(
                 model=wanted.model,
@@ -304,7 +317,3 @@ def show_rollout(row: Rollout, jobs: Sequence[Job], verdicts: Sequence[Verdict])
         jobs=[JobView.model_validate(job) for job in jobs],
         verdicts=[VerdictView.model_validate(verdict) for verdict in verdicts if verdict.evaluation == progress.evaluation],
     )
-
-
-def show_window(row: Window) -> WindowView:
-    return WindowView.model_validate(row)

@@ -44,6 +44,8 @@ def show(
         emit_json({**found, "drift": drift["models"]})
         return
     emit(f"{found['id']}: {_state(found)}, labels {_labels(found['labels'])}, enrolled {moment(found['enrolled_ms'])}")
+    for reason in found["health"]["reasons"]:
+        emit(f"  {reason}")
     profile = found["profile"]
     if profile:
         engines = ", ".join(f"{name} {version}" for name, version in profile["engines"].items())
@@ -72,9 +74,8 @@ def _row(device: "Device") -> tuple[str, str, str, str]:
 
 
 def _state(device: "Device") -> str:
-    if device["revoked_ms"] is not None:
-        return "revoked"
-    return "online" if device["online"] else "offline"
+    level = device["health"]["level"]
+    return "online" if level == "ok" else f"online, {level}" if level == "attention" else str(level)
 
 
 def _labels(labels: dict[str, str]) -> str:

@@ -54,8 +54,16 @@ class Wanted(TypedDict):
     attempt: int
 
 
+class Health(TypedDict):
+    """level: ok, attention, offline or revoked; reasons: for people, worst first."""
+
+    level: str
+    reasons: list[str]
+
+
 class Device(TypedDict):
     id: str
+    health: Health
     labels: dict[str, str]
     online: bool
     revoked_ms: int | None

@@ -10,11 +10,14 @@ import msgspec
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
+from fleet.domain.health import Condition
 from fleet.errors import UnknownDeviceError
-from fleet.store.tables import Artifact, Device, Installed, Twin, Wanted
+from fleet.store.tables import Artifact, Device, Drift, Installed, Twin, Wanted
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import Received
-from runtime.contract.deployment import Deployment, DeploymentState, DeviceProfile, Reported, ReportedDeployment
+from runtime.contract.deployment import Deployment, DeploymentState, Outcome, Reported, ReportedDeployment
+
+FAILED = frozenset({Outcome.REFUSED, Outcome.ROLLED_BACK})
 
 
 class TwinRepository:
@@ -168,8 +171,16 @@ class TwinRepository:
         return bool(self._session.execute(statement, execution_options=options).rowcount)  # type: ignore[call-overload]
 
 
-def profile_of(twin: Twin) -> DeviceProfile | None:
-    return None if twin.profile is None else msgspec.convert(twin.profile, DeviceProfile)
+def condition_of(device: Device, twin: Twin, installed: Sequence[Installed], drift: Sequence[Drift]) -> Condition:
+    """What the rows of one device say, for `fleet.domain.health`."""
+    return Condition(
+        revoked=device.revoked_ms is not None,
+        online=twin.online,
+        has_reported=twin.reported is not None,
+        clock_synced=twin.clock_synced,
+        failures={row.model: row.error_code or row.outcome for row in installed if row.outcome in FAILED},
+        drifting=tuple(row.model for row in drift if row.state == "alarm"),
+    )
 
 
 def _installed_values(deployment: ReportedDeployment) -> dict[str, object]:
