@@ -111,7 +111,7 @@ def exit_status(error: BaseException) -> int:
         return EXIT_REFUSED
     if isinstance(error, EngineMissingError):
         return EXIT_MISSING
-    if isinstance(error, DaemonError):
+    if isinstance(error, DaemonError | OSError):  # a full disk or a folder without rights is nobody's bug
         return EXIT_FAILED
     if isinstance(error, KeyboardInterrupt):
         return EXIT_INTERRUPTED

@@ -10,7 +10,7 @@ from toolchain.benchmark.metrics import Metric, resolve_metrics
 from toolchain.data.code import meaning_digest
 from toolchain.data.load import load_data
 from toolchain.data.source import DataSource
-from toolchain.errors import MissingError
+from toolchain.errors import MissingError, NetworkError
 from toolchain.pipeline import stages
 from toolchain.pipeline.choose import Candidate, Rules
 from toolchain.pipeline.products import (
@@ -118,6 +118,7 @@ class Build:
         splits = load_data(self.runner, self.recipe, self.folder)
         data = splits.part(splits.value.steering, splits.value.steering.digest)
         trained, model = self._float_model(data)
+        self._require_decodable(model.value.variant)
         variants = self._variants(model, data)
         checked = {name: self.runner.execute(stages.check(item, model, data, self.metrics)) for name, item in variants.items()}
         tried = [self._try(target, profile, variants, checked, data) for target, profile in self.profiles]
@@ -144,6 +145,14 @@ class Build:
         training = Training(recipe=self.recipe, folder=self.folder, source=self.source, metric=self.metrics[0], data=data)
         trained = self.runner.execute(training.stage())
         return trained.value, self.runner.execute(stages.to_onnx(self.source, trained, data))
+
+    def _require_decodable(self, model: Variant) -> None:
+        """A lone column of logits has no softmax; as a probability of class 1 it can be told. Raises NetworkError."""
+        wide = model.outputs[0].shape[-1] != 1
+        if self.recipe.model.output_kind == "classification" and self.recipe.model.scores == "logits" and not wide:
+            raise NetworkError(
+                'a classifier with one output column needs model.scores = "probabilities" (and a sigmoid), or one column a class'
+            )
 
     def _variants(self, model: Stored[FloatModel], data: Stored[SteeringData]) -> dict[str, Stored[Variant]]:
         """Every variant that any of the targets asks for, by name."""

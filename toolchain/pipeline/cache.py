@@ -94,11 +94,11 @@ class StageCache:
             name=name, key=key, ingredients=ingredients, value=msgspec.Raw(value), files=files,
             output=_output_digest(value, files), seconds=seconds, made_at=time.time(),
         )  # fmt: skip
-        (work / RECORD_NAME).write_bytes(msgspec.json.encode(record))
         final = self.root / "stages" / key
-        if final.exists() and (replace or self.get(key)[0] is None):
-            shutil.rmtree(final)
         try:
+            (work / RECORD_NAME).write_bytes(msgspec.json.encode(record))
+            if final.exists() and (replace or self.get(key)[0] is None):
+                shutil.rmtree(final)
             rename_folder(work, final)
         except OSError as error:
             found, _ = self.get(key)

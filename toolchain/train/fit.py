@@ -21,6 +21,7 @@ from toolchain.pipeline.record import EpochResult, TrainingResult
 from toolchain.recipe import TrainSection
 
 Loss = Callable[[Any, torch.Tensor], torch.Tensor]
+"""Of the network's output (a tuple where it has several) and the targets."""
 LOSS_KEY = "train.loss"
 _EVALUATION_ROWS = 512
 
@@ -78,7 +79,7 @@ class Trainer:
         total = 0.0
         for chosen in _batches(rows, self.settings.batch_size):
             optimizer.zero_grad()
-            loss = self._loss(self._forward(train, chosen), train.targets[chosen].to(self.device))
+            loss = self._loss(_bare(self._forward(train, chosen)), train.targets[chosen].to(self.device))
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
@@ -92,7 +93,7 @@ class Trainer:
 
     def _judge(self, epoch: int, train_loss: float, validation: Data, begun: float) -> EpochResult:
         outputs = self.predict(validation)
-        loss = self._loss(torch.from_numpy(outputs[0]), validation.targets).item()
+        loss = self._loss(_bare(tuple(torch.from_numpy(array) for array in outputs)), validation.targets).item()
         value = self._metric.value(outputs[0], validation.targets.numpy())
         seconds = round(time.monotonic() - begun, 3)
         return EpochResult(epoch=epoch, train_loss=train_loss, validation_loss=loss, metric=value, seconds=seconds)
@@ -102,13 +103,13 @@ class Trainer:
         self.network.eval()
         rows = torch.arange(len(data.targets))
         with torch.no_grad():
-            results = [as_outputs(self._forward(data, chosen)) for chosen in _batches(rows, _EVALUATION_ROWS)]
+            results = [self._forward(data, chosen) for chosen in _batches(rows, _EVALUATION_ROWS)]
             parts = [[output.cpu().numpy() for output in outputs] for outputs in results]
         return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
-    def _forward(self, data: Data, rows: torch.Tensor) -> Any:
+    def _forward(self, data: Data, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
         try:
-            return self.network(*(array[rows].to(self.device) for array in data.inputs))
+            return as_outputs(self.network(*(array[rows].to(self.device) for array in data.inputs)))
         except (RuntimeError, TypeError, ValueError) as error:
             shapes = ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in data.inputs)
             raise NetworkError(f"the network cannot take rows of {shapes}: {error}") from error
@@ -163,6 +164,10 @@ def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise MissingError('train.device = "cuda": torch sees no GPU here; use "auto" or "cpu"')
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
+
+
+def _bare(outputs: tuple[torch.Tensor, ...]) -> Any:
+    return outputs[0] if len(outputs) == 1 else outputs
 
 
 def _batches(rows: torch.Tensor, size: int) -> Iterator[torch.Tensor]:

@@ -8,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from runtime.contract.artifact import read_manifest
 from tests.toolchain.conftest import Project
 from toolchain.errors import BuildError, NetworkError, RecipeError
 
@@ -108,6 +109,40 @@ def test_regression_brings_its_own_metric_and_kind(make_project: Callable[[str],
     assert result.training is not None
     history = result.training.history
     assert result.training.best_epoch == min(range(len(history)), key=lambda epoch: history[epoch].metric)
+
+
+def test_several_outputs_reach_loss_and_file(make_project: Callable[[str], Project]) -> None:
+    code = """
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.scores, self.size = nn.Linear(4, 2), nn.Linear(4, 1)
+
+        def forward(self, x):
+            return {"scores": self.scores(x), "size": self.size(x)}
+
+    def network():
+        return Two()
+
+    def loss(outputs, targets):
+        scores, size = outputs
+        return nn.functional.cross_entropy(scores, targets) + size.square().mean()
+    """
+    result = tiny(make_project("onnx_start"), code, train='loss = "tiny.py:loss"').build("metric.max_drop=1.0")
+    manifest = read_manifest((Path(result.targets[0].path) / "manifest.json").read_bytes()).value
+    assert [(spec.name, spec.shape) for spec in manifest.outputs] == [("output0", (-1, 2)), ("output1", (-1, 1))]
+
+
+def test_a_lone_logit_is_refused(make_project: Callable[[str], Project]) -> None:
+    code = """
+    def network():
+        return nn.Linear(4, 1)
+
+    def loss(outputs, targets):
+        return nn.functional.binary_cross_entropy_with_logits(outputs[:, 0], targets.float())
+    """
+    with pytest.raises(NetworkError, match=r'needs model\.scores = "probabilities"'):
+        tiny(make_project("onnx_start"), code, train='loss = "tiny.py:loss"').build()
 
 
 def test_early_stopping_keeps_the_best_epoch(make_project: Callable[[str], Project]) -> None:

@@ -1,5 +1,6 @@
 """When does a stage run, what does its key consist of, and what becomes of damaged entries?"""
 
+import errno
 import shutil
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import msgspec
 import pytest
 
 from toolchain.errors import CacheError, DataError, StageError
+from toolchain.pipeline import cache as cache_module
 from toolchain.pipeline import stage as stage_module
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Progress, Silent
@@ -174,6 +176,20 @@ def test_a_cache_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "cache").write_text("a file in its place")
     with pytest.raises(CacheError, match="set EDGEWRIGHT_CACHE"):
         StageCache(tmp_path / "cache")
+
+
+def test_a_full_disk_keeps_nothing_half_written(tmp_path: Path, counter: Counter, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, final: Path) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(cache_module, "rename_folder", full)
+        with pytest.raises(CacheError, match="No space left on device"):
+            runner(tmp_path).execute(counter.stage())
+    assert not list((tmp_path / "cache" / "stages").iterdir())
+    assert not list((tmp_path / "cache" / "work").iterdir())
+    runner(tmp_path).execute(counter.stage())
+    assert counter.runs == 2
 
 
 def test_changes_in_words() -> None:
