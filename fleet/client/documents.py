@@ -54,7 +54,7 @@ class Wanted(TypedDict):
     attempt: int
 
 
-class Health(TypedDict):
+class DeviceHealth(TypedDict):
     """level: ok, attention, offline or revoked; reasons: for people, worst first."""
 
     level: str
@@ -63,7 +63,7 @@ class Health(TypedDict):
 
 class Device(TypedDict):
     id: str
-    health: Health
+    health: DeviceHealth
     labels: dict[str, str]
     online: bool
     revoked_ms: int | None
