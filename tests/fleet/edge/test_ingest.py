@@ -19,14 +19,15 @@ from fleet.ingest.writer import Writer
 from fleet.mqtt import Link
 from fleet.pki import INGEST
 from fleet.services import Services
+from fleet.store import tables
 from fleet.store.devices import DeviceRepository
 from fleet.store.inserts import count
-from fleet.store.tables import Event, Installed, Twin, Window
+from fleet.store.tables import Event, Installed, Twin
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import EVENT_LIMIT, REPORTED_LIMIT, write_message
 from runtime.contract.deployment import DeviceProfile, Reported, ReportedDeployment
 from runtime.contract.telemetry import Event as DeviceEvent
-from runtime.contract.telemetry import Presence, Result, write_window
+from runtime.contract.telemetry import Presence, Result, Window, write_window
 from runtime.contract.topics import Channel, subscription, topic
 from tests.fleet.edge.conftest import Enrol, in_database
 from tests.fleet.edge.peers import LoopThread, MqttPeer, eventually
@@ -39,8 +40,12 @@ PROFILE = DeviceProfile(profiles=("x86-64-cpu",), arch="x86_64", engines={"onnxr
 BOOT = 2**63 - 5
 
 
-def window(device: str, seq: int, boot: int = BOOT) -> bytes:
-    return write_window(Behaviour().window(device, boot, seq, "digits", ARTIFACT, 1_790_000_000_000))
+def measured(device: str, seq: int) -> Window:
+    return Behaviour().window(device, boot=BOOT, seq=seq, model="digits", artifact=ARTIFACT, start_ms=1_790_000_000_000)
+
+
+def window(device: str, seq: int) -> bytes:
+    return write_window(measured(device, seq))
 
 
 def reported(boot: int, seq: int, generation: int = 1, model: str = "digits") -> bytes:
@@ -102,7 +107,7 @@ def test_from_a_device_to_rows(
         twin = session.get(Twin, "one")
         assert (twin.reported_boot, twin.reported_seq, twin.online) == (BOOT, 1, True)
         assert session.get(Installed, ("one", "digits")).version == "1.0.0"
-        assert [row.seq for row in session.query(Window).order_by(Window.id)] == [3, 4]
+        assert [row.seq for row in session.query(tables.Window).order_by(tables.Window.id)] == [3, 4]
         assert {row.kind for row in session.query(Event)} == {"update.step", "command.result"}
     assert edge.ingest.counts() == {"received": 8, "new": 6, "repeated": 2, "refused": 0, "dropped": 0, "backlog": 0}
     assert wakes
@@ -116,7 +121,7 @@ def test_what_a_device_says_while_we_are_away_is_not_lost(
     eventually(lambda: edge.ingest.is_connected)
     one = mqtt(enrol("one"))
     one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", 1))
-    in_database(services, lambda session: count(session, Window) == 1)
+    in_database(services, lambda session: count(session, tables.Window) == 1)
     loop.run(edge.ingest.stop())
 
     for seq in range(2, 30):
@@ -126,7 +131,7 @@ def test_what_a_device_says_while_we_are_away_is_not_lost(
     heir = make_edge(services, lambda: None)
     loop.run(heir.ingest.start())
     try:
-        in_database(services, lambda session: count(session, Window) == 29)
+        in_database(services, lambda session: count(session, tables.Window) == 29)
         in_database(services, lambda session: session.get(Twin, "one").reported_seq == 9)
     finally:
         loop.run(heir.ingest.stop())
@@ -143,7 +148,7 @@ def test_while_the_database_is_locked_messages_wait_and_none_is_lost(
     for seq in range(10):
         one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", seq))
     monkeypatch.undo()
-    in_database(services, lambda session: count(session, Window) == 10)
+    in_database(services, lambda session: count(session, tables.Window) == 10)
 
 
 def refuse_commit(_connection: object) -> None:
@@ -158,14 +163,14 @@ def test_ingest_survives_a_broker_that_dies_and_loses_everything(
     eventually(lambda: edge.ingest.is_connected)
     one = mqtt(enrol("one"))
     one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", 1))
-    in_database(services, lambda session: count(session, Window) == 1)
+    in_database(services, lambda session: count(session, tables.Window) == 1)
     killed = edge.broker.pid
     os.kill(killed, signal.SIGKILL)
     edge.broker.database.unlink(missing_ok=True)
     eventually(lambda: edge.broker.pid not in (None, killed))
     eventually(lambda: one.is_connected and edge.ingest.is_connected)
     one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", 2))
-    in_database(services, lambda session: count(session, Window) == 2)
+    in_database(services, lambda session: count(session, tables.Window) == 2)
 
 
 def test_what_was_not_committed_is_not_acknowledged(
@@ -203,7 +208,7 @@ def test_what_was_not_committed_is_not_acknowledged(
 def test_malformed_messages_are_dropped_counted_and_noted(services: Services, writer: Writer, enrol: Enrol) -> None:
     for device in ("one", "two"):
         enrol(device)
-    honest = Behaviour().window("one", BOOT, 1, "digits", ARTIFACT, 0)
+    honest = measured("one", 1)
     bad = [
         arrive("one", Channel.TELEMETRY, b"not zlib"),
         arrive("one", Channel.REPORTED, b"\xc1"),
@@ -307,7 +312,7 @@ def test_one_message_the_database_refuses_does_not_stop_the_others(services: Ser
         )
     writer.write([arrive(device, Channel.TELEMETRY, window(device, 1)) for device in ("one", "poison", "two")])
     with services.database.read() as session:
-        assert {row.device for row in session.query(Window)} == {"one", "two"}
+        assert {row.device for row in session.query(tables.Window)} == {"one", "two"}
     assert refusals(services, "poison") == [writer_module.UNSTORABLE]
 
 
@@ -319,4 +324,4 @@ def test_a_bug_in_one_message_does_not_stop_the_others(
     writer.write([arrive("one", Channel.REPORTED, reported(1, 1)), arrive("one", Channel.TELEMETRY, window("one", 1))])
     assert refusals(services, "one") == [writer_module.UNSTORABLE]
     with services.database.read() as session:
-        assert count(session, Window) == 1
+        assert count(session, tables.Window) == 1
