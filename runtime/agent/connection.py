@@ -140,6 +140,7 @@ class Connection:
         properties = Properties(PacketTypes.CONNECT)
         properties.SessionExpiryInterval = SESSION_EXPIRY_S
         properties.MaximumPacketSize = PACKET_LIMIT
+        properties.ReceiveMaximum = IN_FLIGHT  # a flood waits at the broker, not in this process
         self._client.connect(self._broker.host, self._broker.port, KEEPALIVE_S, clean_start=False, properties=properties)
 
     def _converse(self) -> bool:

@@ -51,9 +51,13 @@ def write_artifact(
     version: str = "1.0.0",
     scale: float = 1.0,
     golden_scale: float | None = None,
+    padding: int = 0,
     **changes,
 ) -> ArtifactRef:
-    """Write an artifact and name it. golden_scale: other than `scale`, the self-test must refuse it. changes: of the manifest."""
+    """Write an artifact and name it. golden_scale: other than `scale`, the self-test must refuse it.
+
+    padding: bytes added to the card, to make it large. changes: of the manifest.
+    """
     directory.mkdir(parents=True)
     write_model(directory / "model.npz", [(weights(scale), np.zeros(CLASSES, np.float32))])
     rows = np.random.default_rng(3).normal(size=(16, FEATURES)).astype(np.float32)
@@ -61,7 +65,7 @@ def write_artifact(
     arrays = {"in.input": rows, "out.output": expected, "tolerance": np.array([1e-4, 1e-5])}
     np.savez(directory / "golden.npz", **arrays)
     (directory / "reference.bin").write_bytes(make_reference())
-    (directory / "card.md").write_bytes(b"# tiny\n")
+    (directory / "card.md").write_bytes(b"# tiny\n" + bytes(padding))
     files = [
         FileEntry(name=p.name, sha256=sha256_hex(p.read_bytes()), size_bytes=p.stat().st_size)
         for p in sorted(directory.iterdir())

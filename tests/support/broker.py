@@ -96,7 +96,7 @@ class FleetClient:
             topic(self._fleet, device, channel, id), payload, 1, retain=channel is Channel.DESIRED
         ).wait_for_publish(10)
 
-    def wait(self, accepts, timeout_s: float = 20.0):
+    def wait(self, accepts, timeout_s: float = 60.0):
         """The first message, seen already or yet to come, for which accepts(device, channel, id, payload) is not None or False."""
         for message in self.seen:
             if result := accepts(*message):

@@ -17,7 +17,7 @@ from runtime.update.machine import Job
 from tests.support.broker import free_port
 from tests.support.store import Door
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 class DaemonProcess:
@@ -58,7 +58,7 @@ class DaemonProcess:
         assert self._process is not None
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
-        return self._process.wait(20)
+        return self._process.wait(WAIT_S)
 
     def log(self) -> str:
         return self._log_path.read_text()

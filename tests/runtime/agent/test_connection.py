@@ -13,7 +13,7 @@ from runtime.contract.topics import Channel
 from runtime.identity import client_context, read_identity
 from tests.support.daemon import enrolled
 
-WAIT_S = 20.0
+WAIT_S = 60.0
 
 
 def until(accepts, what):

@@ -1,9 +1,12 @@
 """Does the table itself hold: every working state can fail, has a way back after a power loss, and reaches an end?"""
 
+from pathlib import Path
+
 import pytest
 
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome
+from runtime.update.diagram import draw
 from runtime.update.table import COUNTED, OUTCOME_OF_FAILURE, RESUME, SAFE_EXIT, TRANSITIONS, Event
 
 WORKING = [state for state in S if state is not S.IDLE]
@@ -68,3 +71,8 @@ def test_only_idle_starts_and_only_reporting_ends():
 def test_the_safe_exit_never_leads_forward():
     assert set(SAFE_EXIT) == set(S)
     assert set(SAFE_EXIT.values()) == {S.ROLLING_BACK, S.REPORTING}
+
+
+def test_the_diagram_in_the_docs_is_drawn_from_the_table():
+    page = Path(__file__).parents[3] / "docs" / "update-states.md"
+    assert page.read_text(encoding="utf-8") == draw(), "run: python -m runtime.update.diagram > docs/update-states.md"
