@@ -29,7 +29,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """request_s: from a request's first byte to its last; idle_s: between requests; waiting: requests queued per model.
 
     json_bytes: of the JSON part, whose numbers take up to 16 times their text in memory while they are read; binary tensors
-    have no such cost. buffered_bytes: of request bodies on all connections together.
+    have no such cost. buffered_bytes: of request bodies not yet answered, on all connections together.
     """
 
     body_bytes: Bytes = 64 * KIB * KIB

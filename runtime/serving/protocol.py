@@ -140,7 +140,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._hub.connections.discard(self)
         self._forget_body()
-        self._queue.clear()
+        self._forget_queue()
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._hub.buffer
@@ -221,7 +221,7 @@ class Connection(asyncio.BufferedProtocol):
     def on_message_complete(self) -> None:
         self._current.body = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
         self._queue.append(self._current)
-        self._forget_body()
+        self._fragments, self._body_bytes = [], 0  # still counted as buffered until it is answered
         self._began = 0.0
 
     # bounds
@@ -266,6 +266,10 @@ class Connection(asyncio.BufferedProtocol):
         self._body_bytes = 0
         self._fragments = []
 
+    def _forget_queue(self) -> None:
+        self._hub.buffered_bytes -= sum(len(request.body) for request in self._queue)
+        self._queue.clear()
+
     # answers
 
     def _refuse(self, error: DaemonError) -> None:
@@ -281,10 +285,11 @@ class Connection(asyncio.BufferedProtocol):
             request = self._queue.popleft()
             answer = self._hub.handler(request)
             if isinstance(answer, Response):
+                self._hub.buffered_bytes -= len(request.body)
                 self._send(answer, request.is_last)
             else:
                 self._is_answering = True
-                answer.add_done_callback(partial(self._answered, request.is_last))
+                answer.add_done_callback(partial(self._answered, request))
         if self._queue:
             self._transport.pause_reading()
             return
@@ -293,10 +298,11 @@ class Connection(asyncio.BufferedProtocol):
             refused, self._refused = self._refused, None
             self._send(self._hub.refusal(refused), is_last=True)
 
-    def _answered(self, is_last: bool, answer: "asyncio.Future[Response]") -> None:
+    def _answered(self, request: Request, answer: "asyncio.Future[Response]") -> None:
         self._is_answering = False
+        self._hub.buffered_bytes -= len(request.body)
         if not answer.cancelled() and not self._transport.is_closing():
-            self._send(answer.result(), is_last)
+            self._send(answer.result(), request.is_last)
             self._pump()
 
     def _send(self, response: Response, is_last: bool) -> None:
@@ -319,7 +325,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _hang_up(self) -> None:
         """Close once the answer is out; what a refused client still sends is read and dropped for a moment."""
-        self._queue.clear()
+        self._forget_queue()
         self._refused = None
         if not self._is_refusing:
             self._transport.close()

@@ -287,11 +287,12 @@ def test_http_1_0_is_answered_and_closed(client):
     assert client.is_closed()
 
 
-def test_pipelined_requests_are_answered_in_order(client):
+def test_pipelined_requests_are_answered_in_order(client, endpoint):
     rows = [np.full((1, 4), index, np.float32) for index in range(100)]
     client.send(b"".join(infer(row) for row in rows))
     for row in rows:
         np.testing.assert_allclose(scores_of(client.read()), expected_scores(row), rtol=1e-5, atol=1e-6)
+    assert endpoint.server._hub.buffered_bytes == 0
 
 
 def test_requests_in_single_bytes_and_in_chunks_are_read(client):
@@ -522,6 +523,21 @@ def test_more_waiting_requests_than_allowed_are_503(start, gated):
         assert first.read()[0] == 200
 
 
+def test_bodies_that_wait_for_a_slow_model_count_as_buffered(start, gated):
+    body = json_body()
+    endpoint = start(buffered_bytes=2 * len(body))
+    with Client(endpoint) as first, Client(endpoint) as second, Client(endpoint) as third:
+        first.send(infer())
+        assert gated.entered.acquire(timeout=5)
+        second.send(infer())
+        _wait(lambda: endpoint.server._hub.buffered_bytes == 2 * len(body))
+        third.send(infer())
+        assert third.read()[0] == 503
+        gated.gate.set()
+        assert first.read()[0] == second.read()[0] == 200
+    assert endpoint.server._hub.buffered_bytes == 0
+
+
 @pytest.mark.parametrize(
     ("failure", "code"), [(InferenceError("engine says no"), "engine.inference_failed"), (KeyError("bug"), "daemon.error")]
 )
@@ -548,6 +564,7 @@ def test_a_client_that_leaves_during_its_inference_leaves_nothing_behind(endpoin
     _wait(lambda: endpoint.server.connections == 0)
     gated.gate.set()
     _wait(lambda: repository.counts("tiny") == (1, 0))
+    _wait(lambda: endpoint.server._hub.buffered_bytes == 0)
     with Client(endpoint) as client:
         client.send(infer())
         assert client.read()[0] == 200
