@@ -502,6 +502,17 @@ def test_a_slow_model_does_not_keep_the_rest_waiting(endpoint, gated):
         np.testing.assert_allclose(scores_of(slow.read()), expected_scores(ROWS), rtol=1e-5)
 
 
+def test_long_json_is_read_in_the_thread_of_the_model(endpoint):
+    rows = np.random.default_rng(3).normal(size=(5000, 4)).astype(np.float32)
+    with Client(endpoint) as client:
+        np.testing.assert_allclose(
+            scores_of(client.ask("POST", "/v2/models/tiny/infer", json_body(rows))), expected_scores(rows), rtol=1e-4, atol=1e-5
+        )
+        status, _, body = client.ask("POST", "/v2/models/tiny/infer", json_body(rows)[:-9])
+        assert (status, json.loads(body)["code"]) == (400, "request.invalid")
+    assert any(thread.name.startswith("infer-tiny") for thread in threading.enumerate())
+
+
 def test_pipelined_requests_keep_their_order_behind_a_slow_one(endpoint, gated):
     with Client(endpoint) as client:
         client.send(infer(id="first") + message("GET", "/v2/health/live") + infer(id="last"))
