@@ -94,6 +94,13 @@ class LimitsSection(Section, frozen=True):
     stream_clients: Annotated[int, Meta(ge=1)] = 200
 
 
+class RetentionSection(Section, frozen=True):
+    """How long telemetry is kept after its arrival."""
+
+    windows_days: Annotated[int, Meta(ge=1, le=3650)] = 30
+    events_days: Annotated[int, Meta(ge=1, le=3650)] = 90
+
+
 class Config(Section, frozen=True):
     """The whole configuration; `home` is resolved. Build it with `load`."""
 
@@ -104,6 +111,7 @@ class Config(Section, frozen=True):
     defaults: DefaultsSection = DefaultsSection()
     scheduler: SchedulerSection = SchedulerSection()
     limits: LimitsSection = LimitsSection()
+    retention: RetentionSection = RetentionSection()
 
     @property
     def home(self) -> Path:

@@ -19,6 +19,7 @@ from fleet.config import Config
 from fleet.drift import DriftWatch
 from fleet.edge import make_edge
 from fleet.errors import ExternalError
+from fleet.retention import Retention
 from fleet.scheduler import Scheduler
 from fleet.services import Services, open_services
 
@@ -83,8 +84,9 @@ def _parts(services: Services) -> list[Part]:
     settings = services.config.scheduler
     scheduler = Scheduler(services.database, services.changes, services.now_ms, settings, edge.publisher.wake)
     drift = DriftWatch(services.database, services.changes, services.now_ms, services.blobs.read, settings.drift_ms)
+    retention = Retention(services.database, services.now_ms, services.config.retention)
     services.hooks.states.update(scheduler=lambda: scheduler.failure or "ok", drift=lambda: drift.failure or "ok")
-    return [edge.recovery, edge.signer, edge.broker, edge.ingest, edge.publisher, scheduler, drift, edge.door]
+    return [edge.recovery, edge.signer, edge.broker, edge.ingest, edge.publisher, scheduler, drift, retention, edge.door]
 
 
 def _listen(host: str, port: int) -> socket.socket:
