@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from runtime.config import Config
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import DeviceProfile
-from runtime.errors import DaemonError
+from runtime.errors import ConfigError, DaemonError, StoreDamagedError, StoreError
 from runtime.files import held_alone, make_directory
 from runtime.identity import read_identity
 from runtime.profile import detect_profile
@@ -102,23 +102,40 @@ class Daemon:
 
     async def run(self) -> bool:
         """From the count of this start to the orderly stop. Returns whether a restart was asked for."""
-        number, was_clean = self.state.store.begin_boot()
-        recover_jobs(self.state.store, self.state.slots, clean=was_clean)
+        number = self._count_start()
         open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, stopping.set)
-        server = await serve(self._repository, self.config.serving, self.config.limits)
+        try:
+            server = await serve(self._repository, self.config.serving, self.config.limits)
+        except ConfigError:
+            self._wind_down()  # a port in use is no crash of the version that would have served
+            raise
         log.info("start %d serves %s", number, ", ".join(self.state.slots.models()) or "nothing yet")
         joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
         joining.start()
         await stopping.wait()
         log.info("stopping")
         await server.drain()
-        await asyncio.to_thread(self._wind_down, joining)
+        await asyncio.to_thread(joining.join)
+        await asyncio.to_thread(self._wind_down)
         return self._wants_restart
+
+    def _count_start(self) -> int:
+        """Count this start and settle interrupted updates. A disk that takes no writes costs the count, not the service."""
+        if self.state.begun_anew:
+            self._alarms.append(("", StoreDamagedError.code, "state.db was damaged and is begun anew"))
+        try:
+            number, was_clean = self.state.store.begin_boot()
+            recover_jobs(self.state.store, self.state.slots, clean=was_clean)
+        except (StoreError, OSError) as error:
+            log.exception("this start is not counted; serving what the slots hold")
+            self._alarms.append(("", StoreError.code, str(error)))
+            return 0
+        return number
 
     # -- what the agent asks of its host
 
@@ -187,14 +204,16 @@ class Daemon:
         if self._agent is not None:
             self._agent.report()
 
-    def _wind_down(self, joining: threading.Thread) -> None:
-        joining.join()
+    def _wind_down(self) -> None:
         if self._updater is not None:
             self._updater.stop(STOP_S)
         if self._agent is not None:
             self._agent.stop()
         self._repository.close()
-        self.state.store.end_boot()
+        try:
+            self.state.store.end_boot()
+        except StoreError:
+            log.exception("this stop counts as a crash")
         self.state.store.close()
 
 

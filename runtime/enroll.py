@@ -66,7 +66,7 @@ def read_token(text: str) -> Token:
         padded = text.strip() + "=" * (-len(text.strip()) % 4)
         token = msgspec.json.decode(base64.urlsafe_b64decode(padded), type=Token)
     except (binascii.Error, ValueError, msgspec.MsgspecError) as error:
-        raise EnrolmentError(f"this is not an enrolment token: {error}; make one with `fleet device enrol`") from error
+        raise EnrolmentError(f"this is not an enrolment token: {error}; make one with `fleet token enrol`") from error
     if urlsplit(token.url).scheme != "https":
         raise EnrolmentError(f"the token names {token.url!r}; a device door is an https address")
     return token

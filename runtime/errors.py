@@ -33,6 +33,7 @@ DaemonError                     daemon.error
 │   └── CommandUnknownError     command.unknown          this version does not offer it
 ├── EnrolmentError              enrolment.failed         the fleet refused, or is not the one the token names
 └── StoreError                  store.error              the device's own durable state cannot be read or written
+    └── StoreDamagedError       store.damaged            it is no database any more
 
 Refusals of messages and signatures are `runtime.contract.errors`; both trees share the rule: codes are stable, texts are not.
 """
@@ -172,3 +173,7 @@ class EnrolmentError(DaemonError):
 
 class StoreError(DaemonError):
     code = "store.error"
+
+
+class StoreDamagedError(StoreError):
+    code = "store.damaged"

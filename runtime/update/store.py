@@ -17,7 +17,7 @@ import msgspec
 from runtime.contract.artifact import version_key
 from runtime.contract.canonical import Received
 from runtime.contract.deployment import Desired
-from runtime.errors import StoreError
+from runtime.errors import StoreDamagedError, StoreError
 from runtime.update.machine import Job
 
 STATE_FILE = "state.db"
@@ -42,7 +42,7 @@ class Held(msgspec.Struct, frozen=True):
 
 
 class Store:
-    """The daemon's durable state; safe to share between threads. Raises StoreError when the disk refuses."""
+    """The daemon's durable state; safe to share between threads. Raises StoreError when the disk refuses, StoreDamagedError for no database."""
 
     def __init__(self, path: Path, *, read_only: bool = False) -> None:
         self._lock = threading.Lock()
@@ -54,8 +54,10 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
-        except sqlite3.Error as error:
+        except sqlite3.OperationalError as error:  # a full, failing or forbidden disk
             raise StoreError(f"{path}: {error}") from error
+        except sqlite3.DatabaseError as error:
+            raise StoreDamagedError(f"{path}: {error}") from error
 
     def close(self) -> None:
         with self._lock:

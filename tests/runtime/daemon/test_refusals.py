@@ -1,5 +1,7 @@
 """Whatever arrives, does the old version serve on and the fleet learn why?"""
 
+import socket
+
 import numpy as np
 import pytest
 
@@ -23,6 +25,13 @@ def infer(self, inputs):
         raise InferenceError("as if the engine broke")
     return real(self, inputs)
 ReferenceModel.infer = infer
+"""
+FULL_DISK = """
+from runtime.errors import StoreError
+from runtime.update.store import Store
+def begin_boot(self):
+    raise StoreError("database or disk is full")
+Store.begin_boot = begin_boot
 """
 
 
@@ -128,3 +137,26 @@ def test_commands(store, fleet, served):
     daemon.wait_until(lambda: daemon.infer(ROWS) is not None, "serving again")
     assert daemon.pid == pid  # the same process, made anew
     still_serves(daemon)
+
+
+def test_a_damaged_database_a_full_disk_and_a_taken_port_at_the_start(fleet, served):
+    daemon, _ = served("survivor")
+    daemon.stop()
+    (daemon.state_dir / "state.db").write_bytes(b"no database" * 1000)
+    daemon.start()
+    assert fleet.wait(event("survivor", "store.damaged"))
+    still_serves(daemon)
+    daemon.stop()
+
+    daemon.start(FULL_DISK)
+    daemon.wait_until(lambda: daemon.infer(ROWS) is not None, "serving without a count")
+    still_serves(daemon)
+    daemon.stop()
+
+    with socket.socket() as taken:
+        taken.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        taken.bind(("127.0.0.1", daemon.port))
+        taken.listen()
+        assert daemon.start().wait_for_end() == 2
+    daemon.start()
+    daemon.wait_until(lambda: daemon.infer(ROWS) is not None, "serving again")

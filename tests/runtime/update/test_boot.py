@@ -73,3 +73,16 @@ def test_a_healthy_device_raises_no_alarm(two):
     restart(device)
     assert device.alarms == []
     assert device.repository.artifact("tiny") == new
+
+
+def test_a_damaged_state_database_is_begun_anew_and_keeps_the_floor(device, tmp_path):
+    write_artifact(tmp_path / "new", version="1.1.0", rollback_floor="1.0.5")
+    new = device.publish(tmp_path / "new")
+    device.update(new)
+    device.close()
+    (device.state_dir / "state.db").write_bytes(b"no database" * 1000)
+    device.start()
+    assert device.state.begun_anew
+    assert device.repository.artifact("tiny") == new
+    assert device.store.floor("tiny") == "1.0.5"
+    assert (device.state_dir / "state.db.damaged").exists()

@@ -7,7 +7,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import DESIRED_LIMIT, write_message
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Desired
-from runtime.errors import StoreError
+from runtime.errors import StoreDamagedError, StoreError
 from runtime.update.machine import Job
 from runtime.update.store import Held, Store
 
@@ -77,10 +77,13 @@ def test_trusted_time_only_rises(store):
     assert store.trusted_time_s() == 100
 
 
-def test_a_damaged_database_is_a_store_error(path):
+def test_a_damaged_database_is_told_from_a_disk_that_refuses(path, tmp_path):
     path.write_bytes(b"this is no database" * 100)
-    with pytest.raises(StoreError):
+    with pytest.raises(StoreDamagedError):
         Store(path)
+    with pytest.raises(StoreError) as refusal:
+        Store(tmp_path / "absent" / "state.db")
+    assert type(refusal.value) is StoreError
 
 
 def test_a_closed_or_read_only_store_refuses_aloud(path, store):
