@@ -103,12 +103,12 @@ class Daemon:
     async def run(self) -> bool:
         """From the count of this start to the orderly stop. Returns whether a restart was asked for."""
         number = self._count_start()
-        open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
         stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, stopping.set)
+        open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
         try:
             server = await serve(self._repository, self.config.serving, self.config.limits)
         except ConfigError:

@@ -43,21 +43,22 @@ def open_active(store: Store, slots: Slots, serving: Serving, alarm: Alarm) -> N
     jobs = store.jobs()
     for model in slots.models():
         job, active = jobs.get(model), slots.active(model)
-        if active is not None and _serve(slots, serving, alarm, model=model, artifact=_expected(slots, model, active, job)):
+        if active is None or _serve(slots, serving, alarm, model=model, slot=active, job=job):
             continue
-        if job is not None and job.slot == active and job.state in _LIVE:
-            failure = Answer(Event.FAILED, StoreError.code, "the new version could not be opened after a restart")
-            store.save_job(follow(job, failure))
-        other = slots.inactive(model)
-        slots.activate(model, other)
-        if not _serve(slots, serving, alarm, model=model, artifact=_expected(slots, model, other, job)):
-            slots.activate(model, None)
+        try:
+            if job is not None and job.slot == active and job.state in _LIVE:
+                failure = Answer(Event.FAILED, StoreError.code, "the new version could not be opened after a restart")
+                store.save_job(follow(job, failure))
+            other = slots.inactive(model)
+            slots.activate(model, other if _serve(slots, serving, alarm, model=model, slot=other, job=job) else None)
+        except (StoreError, OSError) as error:  # what serves now serves; the next start finds the same and does the same
+            log.exception("%s: the change of slot cannot be stored", model)
+            alarm(model, StoreError.code, str(error))
 
 
-def _serve(slots: Slots, serving: Serving, alarm: Alarm, *, model: str, artifact: ArtifactRef | None) -> bool:
-    """Check the active slot and serve it. False, after an alarm, when it does not hold this artifact or cannot be opened."""
-    slot = slots.active(model) or "a"
-    directory = slots.directory(model, slot)
+def _serve(slots: Slots, serving: Serving, alarm: Alarm, *, model: str, slot: Slot, job: Job | None) -> bool:
+    """Check one slot and serve it. False, after an alarm, when it does not hold what it should or cannot be opened."""
+    artifact, directory = _expected(slots, model, slot, job), slots.directory(model, slot)
     try:
         if artifact is None:
             raise DigestError("no readable manifest")

@@ -86,3 +86,17 @@ def test_a_damaged_state_database_is_begun_anew_and_keeps_the_floor(device, tmp_
     assert device.repository.artifact("tiny") == new
     assert device.store.floor("tiny") == "1.0.5"
     assert (device.state_dir / "state.db.damaged").exists()
+
+
+def test_a_good_slot_serves_even_if_the_disk_takes_no_change(two, monkeypatch):
+    device, old, _ = two
+    damage(device, "b")
+
+    def full(*_arguments):
+        raise OSError(28, "No space left on device")
+
+    device.close()
+    monkeypatch.setattr(type(device.slots), "activate", full)
+    device.start()
+    assert device.repository.artifact("tiny") == old
+    assert [code for _, code, _ in device.alarms] == ["trust.digest_mismatch", "store.error"]
