@@ -77,8 +77,10 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Project, BuildRes
 
 @pytest.fixture
 def fork(trained: tuple[Project, BuildResult], tmp_path: Path) -> Project:
-    """The trained project with its full cache, copied, for tests that change something."""
+    """The trained project with its full cache, copied, for tests that change something. Its data has been read in its new place."""
     original, _ = trained
     project = Project(tmp_path, "breast_cancer")
     shutil.copytree(original.cache_root, project.cache_root)
+    project.build("train.epochs=12")
+    shutil.rmtree(project.out)
     return project

@@ -68,9 +68,6 @@ class _Rows:
     def get_next(self) -> "dict[str, np.ndarray] | None":
         return next(self._batches, None)
 
-    def set_range(self, start_index: int, end_index: int) -> None:
-        """Asked for when calibrating in strides, which these settings do not."""
-
     @staticmethod
     def _cut(arrays: "dict[str, np.ndarray]", rows: int) -> "Iterator[dict[str, np.ndarray]]":
         for start in range(0, rows, _CALIBRATION_BATCH):

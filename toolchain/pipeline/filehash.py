@@ -6,6 +6,7 @@ compared, which an editor cannot set back. `rehash` trusts no stat at all.
 Source: git's Documentation/technical/racy-git.txt.
 """
 
+import contextlib
 import time
 from pathlib import Path
 
@@ -57,9 +58,11 @@ class FileHashes:
         return sha256
 
     def save(self) -> None:
-        """Write the index if it learned anything; drops what no longer exists."""
-        if self._changed:
-            kept = {name: seen for name, seen in self._seen.items() if Path(name).exists()}
+        """Write the index if it learned anything; drops what no longer exists. An index that cannot be written is no failure."""
+        if not self._changed:
+            return
+        kept = {name: seen for name, seen in self._seen.items() if Path(name).exists()}
+        with contextlib.suppress(OSError):
             write_durably(self._index, msgspec.msgpack.encode(kept))
             self._changed = False
 

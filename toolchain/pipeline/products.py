@@ -64,7 +64,7 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """One form of the model an engine can open. needs: CPU features without which its figures do not hold.
+    """One form of the model an engine can open.
 
     files: every file of it, model_file among them. inputs, outputs: as the engine sees them, described as the data is.
     """

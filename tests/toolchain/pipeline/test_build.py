@@ -105,7 +105,6 @@ def test_comment_in_recipe_runs_nothing(fork: Project) -> None:
 
 
 def test_comment_in_code_reads_the_data_again_but_trains_nothing(fork: Project) -> None:
-    fork.build(EPOCHS)
     fork.edit("breast_cancer.py", "TEST, VALIDATION", "# shares\nTEST, VALIDATION")
     result = fork.build(EPOCHS)
     assert ran(result) == {"load data"}
