@@ -112,7 +112,9 @@ class Inbox:
             log.exception("a message on %s could not be dealt with", message.topic)
 
     def _take_desired(self, message: Incoming) -> None:
-        self._unsettled = None  # whatever waited is older than this
+        older, self._unsettled = self._unsettled, None
+        if older is not None and older is not message:  # what waited is older than this and will never be needed
+            self._acknowledge(older)
         held = self._state.store.held()
         if held is not None and held.envelope == message.payload:
             return

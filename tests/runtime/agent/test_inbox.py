@@ -179,6 +179,15 @@ def test_what_is_no_refusal_waits_unacknowledged_and_is_tried_again(rig, artifac
     assert rig.acknowledged == [message]
 
 
+def test_a_newer_state_lets_the_one_that_waits_go(rig, artifact):
+    rig.error = FetchError("no route")
+    first = rig.receive(rig.releases.seal(make_desired("dev", 1, artifact)))
+    rig.error = None
+    second = rig.receive(rig.releases.seal(make_desired("dev", 2, artifact)))
+    assert rig.acknowledged == [first, second]
+    assert rig.applied == [2]
+
+
 def test_an_expired_state_is_taken_but_not_started(rig, artifact):
     """What holds the update back then is the plan: see test_plan."""
     rig.receive(rig.releases.seal(make_desired("dev", 1, artifact, expires_in_s=-10)))
