@@ -4,14 +4,15 @@ import subprocess
 import sys
 import textwrap
 
+import msgspec
 import pytest
 
 from runtime.contract.errors import DigestError
 from runtime.errors import ConfigError, HelperTimeoutError, SelfTestError, UpdateError
 from runtime.update import delegate as module
 from runtime.update.delegate import delegate, error_of
-from runtime.update.requests import EXIT_FAILED, AcceptRequest, Task, TestRequest
-from tests.support.artifacts import write_artifact
+from runtime.update.requests import EXIT_FAILED, EXIT_REFUSED, AcceptRequest, Task, TestRequest, VerifyRequest
+from tests.support.artifacts import PROFILE, write_artifact
 
 REQUEST = TestRequest(directory="/nowhere")
 
@@ -91,3 +92,14 @@ def test_a_helper_ends_when_its_daemon_does():
 )
 def test_codes_become_errors_again(code, error):
     assert error_of(code) is error
+
+
+@pytest.mark.parametrize(("damage", "status", "code"), [(False, 0, ""), (True, EXIT_REFUSED, "trust.digest_mismatch")])
+def test_the_helpers_status_and_line_are_what_scripts_can_rely_on(tmp_path, damage, status, code):
+    ref = write_artifact(tmp_path / "artifact")
+    if damage:
+        (tmp_path / "artifact" / "card.md").write_bytes(b"# tinY\n")
+    request = VerifyRequest(directory=str(tmp_path / "artifact"), model="tiny", artifact=ref, floor="0.0.0", profile=PROFILE)
+    found, out, err = module._run(Task.VERIFY, msgspec.json.encode(request) + b"\n", 60)
+    (line,) = out.splitlines()
+    assert (found, msgspec.json.decode(line)["code"], err) == (status, code, b"")
