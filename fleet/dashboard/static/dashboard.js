@@ -30,6 +30,8 @@
 
   // A live update brings fresh markup in which every question is closed and every detail folded. What the reader has
   // opened stays as it is: the attribute belongs to the reader, not to the server.
+  // So does the text in the field that is being typed into.
+  Idiomorph.defaults.ignoreActiveValue = true;
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name, node) => name !== "open" || !node.matches("dialog, details");
 
   document.addEventListener("htmx:sseOpen", () => { root.dataset.live = "on"; });
