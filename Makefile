@@ -8,6 +8,9 @@ UV      := $(BIN)/uv
 STAMP   := $(VENV)/.installed
 PYTEST  := $(BIN)/python -m pytest
 
+# Where the environment forbids bytecode, every start of a command would compile its libraries anew: seconds, not milliseconds.
+export PYTHONDONTWRITEBYTECODE :=
+
 .PHONY: help install demo test test-all lint bench screenshots lock clean
 
 help:            ## what there is to make
@@ -20,7 +23,7 @@ $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
 	  || { echo "edgewright needs Python 3.11 to 3.13; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 5; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
-	$(UV) pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 

@@ -7,6 +7,7 @@ import pytest
 from playwright.sync_api import Page, expect, sync_playwright
 
 from benchmarks.demo.local_fleet import LocalFleet, roll_out_at_once
+from benchmarks.demo.traffic import DigitsClient, held_out_digits
 from tests.e2e.steps import Releases, wait_for_state, wait_until_serving
 
 pytestmark = [pytest.mark.e2e, pytest.mark.browser]
@@ -51,10 +52,14 @@ def test_a_rollout_is_watched_live_paused_and_rolled_back(fleet: LocalFleet, rel
 
 
 def test_device_and_drift_pages_show_the_real_device(fleet: LocalFleet, page: Page) -> None:
+    images, _ = held_out_digits()
+    client = DigitsClient(fleet.devices["alpha"].port)
+    client.infer(images)  # one block of rows, enough to be judged
+    client.close()
     page.goto(f"{fleet.url}/devices/alpha")
     expect(page.locator("body")).to_contain_text(str(fleet.serving("alpha")))
     page.goto(f"{fleet.url}/devices/alpha/drift")
-    expect(page.get_by_test_id("drift-digits")).to_be_visible()
+    expect(page.get_by_test_id("stream-sharpness")).to_be_visible(timeout=20_000)  # appears by itself once windows arrived
 
 
 def click_through(page: Page, action: str) -> None:

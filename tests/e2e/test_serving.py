@@ -30,7 +30,7 @@ def test_the_report_shows_both_engines_and_their_parity(fleet: LocalFleet) -> No
     variants = report["targets"][0]["variants"]
     assert {variant["engine"] for variant in variants} >= {"onnxruntime", "openvino"}
     assert all(variant["parity"]["ok"] or variant["verdict"] == "rejected" for variant in variants)
-    floats = [variant for variant in variants if variant["precision"] == "f32"]
+    floats = [variant for variant in variants if variant["precision"] == "float32"]
     assert len(floats) >= 2
     assert all(variant["parity"]["max_abs"] < 1e-3 for variant in floats)
 
