@@ -1,7 +1,9 @@
 # From a bare checkout: `make demo` and `make test` do everything they need by themselves.
 # Only the first run installs (about 4 minutes, 7 GB: torch brings its CUDA libraries).
 
-PYTHON  ?= $(shell command -v python3.12 || command -v python3.11 || command -v python3.13 || command -v python3)
+FITS    := import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))
+# The first that runs and fits: a version manager's shim may be on PATH and still refuse.
+PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c '$(FITS)' 2>/dev/null && echo $$p && break; done)
 VENV    := .venv
 BIN     := $(VENV)/bin
 UV      := $(BIN)/uv
@@ -10,6 +12,8 @@ PYTEST  := $(BIN)/python -m pytest
 
 # Where the environment forbids bytecode, every start of a command would compile its libraries anew: seconds, not milliseconds.
 export PYTHONDONTWRITEBYTECODE :=
+# mosquitto lies in /usr/sbin, which is off a normal user's PATH.
+export PATH := $(PATH):/usr/sbin
 
 .PHONY: help install demo test test-all lint bench screenshots lock clean
 
@@ -19,7 +23,7 @@ help:            ## what there is to make
 install: $(STAMP) ## virtual environment with the pinned set
 
 $(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
-	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null \
 	  || { echo "edgewright needs Python 3.11 to 3.13; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 5; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
