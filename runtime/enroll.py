@@ -2,7 +2,8 @@
 
 The token an operator hands over names the fleet's door, the digests of its CA and of the release root, and a one-time
 secret. The key is made here and never leaves; the door sends back a certificate, and whatever it sends is held against the
-token's digests. identity.json is written last: an enrolment cut short counts as none and is simply done again.
+token's digests. identity.json is written last: an enrolment cut short counts as none and is simply done again. The new
+key is kept from before it is first shown: should the answer be lost, the same token and key get the same certificate.
 """
 
 import base64
@@ -35,6 +36,7 @@ from runtime.identity import (
     identity_dir,
 )
 
+PENDING_KEY_FILE = "pending.key"
 TIMEOUT_S = 30.0
 ANSWER_LIMIT = 256 * 1024
 _ID = re.compile(r"[a-z0-9-]{1,40}")
@@ -79,25 +81,44 @@ def enroll(state_dir: Path, token: Token, device: str) -> Identity:
     """
     if not _ID.fullmatch(device):
         raise EnrolmentError(f"{device!r} is not a device id: use 1 to 40 of a-z, 0-9 and - (runtime enroll --device ID)")
-    key = ec.generate_private_key(ec.SECP256R1())
+    place = identity_dir(state_dir)
+    make_directory(place, mode=0o700)
+    key = _pending_key(place / PENDING_KEY_FILE)
     ca_pem = _pinned_ca(token)
     answer = _ask(token, ca_pem, device, _request(key, device))
     root = _checked_root(answer, token)
     identity = Identity(
         device=answer.device, fleet=answer.fleet, url=token.url, root_sha256=token.root_sha256, broker=answer.broker
     )
-    key_pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    place = identity_dir(state_dir)
-    make_directory(place, mode=0o700)
     for name, data in (
-        (KEY_FILE, key_pem),
+        (KEY_FILE, _pem(key)),
         (CERTIFICATE_FILE, answer.certificate_pem.encode()),
         (CA_FILE, ca_pem.encode()),
         (ROOT_FILE, root),
         (IDENTITY_FILE, msgspec.json.encode(identity)),
     ):
         write_durably(place / name, data, mode=0o600)
+    (place / PENDING_KEY_FILE).unlink()
     return identity
+
+
+def _pending_key(file: Path) -> ec.EllipticCurvePrivateKey:
+    """The key of an enrolment under way: that of an earlier try whose answer never came, else a new one."""
+    if file.exists():
+        try:
+            key = serialization.load_pem_private_key(file.read_bytes(), password=None)
+        except ValueError as error:
+            raise EnrolmentError(f"{file} is not a private key: {error}; remove it and ask for a new token") from error
+        if isinstance(key, ec.EllipticCurvePrivateKey):
+            return key
+        raise EnrolmentError(f"{file} holds a key of another kind; remove it and ask for a new token")
+    new = ec.generate_private_key(ec.SECP256R1())
+    write_durably(file, _pem(new), mode=0o600)
+    return new
+
+
+def _pem(key: ec.EllipticCurvePrivateKey) -> bytes:
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
 
 
 def _pinned_ca(token: Token) -> str:

@@ -110,7 +110,7 @@ def _while_idle(
     if here.artifact == deployment.artifact and deployment.role == "active":
         served = msgspec.structs.replace(new, slot=here.slot or "a", outcome=Outcome.SUCCEEDED)
         return None if job is not None and _speaks_of(job, deployment) and job.outcome is Outcome.SUCCEEDED else Record(served)
-    if job is not None and _is_settled(job, desired, deployment):
+    if job is not None and _is_settled(job, deployment):
         return None
     if deployment.kind != "model" or deployment.role != "active":
         detail = f"this version deploys models as active, not {deployment.kind!r} as {deployment.role!r}"
@@ -143,11 +143,10 @@ def _speaks_of(job: Job, deployment: Deployment) -> bool:
     return (job.artifact, job.rollout, job.attempt) == (deployment.artifact, deployment.rollout, deployment.attempt)
 
 
-def _is_settled(job: Job, desired: Desired, deployment: Deployment) -> bool:
-    """Whether this very update failed already: no retry until a higher generation or attempt."""
+def _is_settled(job: Job, deployment: Deployment) -> bool:
+    """Whether this very job failed already. A higher generation alone may be the fleet re-issuing what it said before."""
     return (
         job.outcome in FAILURES
-        and job.artifact == deployment.artifact
+        and (job.artifact, job.rollout) == (deployment.artifact, deployment.rollout)
         and deployment.attempt <= job.attempt
-        and desired.generation <= job.generation
     )

@@ -7,6 +7,7 @@ import stat
 import pytest
 from cryptography import x509
 
+import runtime.enroll
 from runtime.contract.errors import DigestError
 from runtime.enroll import enroll, read_token
 from runtime.errors import ConfigError, EnrolmentError
@@ -26,6 +27,25 @@ def test_a_device_gets_an_identity_of_its_own(tmp_path, door, store):
     for path in identity_dir(tmp_path).iterdir():
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert b"PRIVATE" not in b"".join(str(request).encode() for request in door.requests)
+
+
+def test_a_lost_answer_costs_nothing_the_key_is_shown_again(tmp_path, door, monkeypatch):
+    ask = runtime.enroll._ask
+    keys = []
+
+    def lose_the_first_answer(token, ca_pem, device, csr_pem):
+        keys.append(x509.load_pem_x509_csr(csr_pem.encode()).public_key())
+        answer = ask(token, ca_pem, device, csr_pem)
+        if len(keys) == 1:
+            raise EnrolmentError("connection reset")
+        return answer
+
+    monkeypatch.setattr(runtime.enroll, "_ask", lose_the_first_answer)
+    with pytest.raises(EnrolmentError, match="connection reset"):
+        enroll(tmp_path, read_token(door.token()), "porch-1")
+    enroll(tmp_path, read_token(door.token()), "porch-1")
+    assert keys[0] == keys[1]
+    assert not (identity_dir(tmp_path) / "pending.key").exists()
 
 
 @pytest.mark.parametrize("field", ["ca_sha256", "root_sha256"])

@@ -43,12 +43,18 @@ def test_the_first_artifact_has_nothing_to_go_back_to():
 
 @pytest.mark.parametrize("outcome", [Outcome.REFUSED, Outcome.ROLLED_BACK])
 @pytest.mark.parametrize(
-    ("name", "generation", "attempt", "retries"),
-    [("same", 5, 0, False), ("higher generation", 6, 0, True), ("higher attempt", 5, 1, True), ("lower attempt", 5, -1, False)],
+    ("name", "generation", "rollout", "attempt", "retries"),
+    [
+        ("same", 5, "r1", 1, False),
+        ("re-issued under a higher generation", 6, "r1", 1, False),
+        ("higher attempt", 6, "r1", 2, True),
+        ("lower attempt", 6, "r1", 0, False),
+        ("another rollout", 6, "r2", 0, True),
+    ],
 )
-def test_a_failure_is_settled_until_a_higher_generation_or_attempt(outcome, name, generation, attempt, retries):
-    failed = job(outcome=outcome, attempt=1)
-    decisions = plan(desired(generation=generation, attempt=1 + attempt), {"digits": failed}, HERE, NOW)
+def test_a_failure_is_settled_until_another_rollout_or_a_higher_attempt(outcome, name, generation, rollout, attempt, retries):
+    failed = job(outcome=outcome, rollout="r1", attempt=1)
+    decisions = plan(desired(generation=generation, rollout=rollout, attempt=attempt), {"digits": failed}, HERE, NOW)
     assert bool(decisions) is retries
 
 
