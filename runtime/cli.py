@@ -1,16 +1,13 @@
 """What can be asked of the device side from a shell?
 
 Parses, calls, prints; decides nothing. Everything beyond the standard library is imported by the command that needs it, so
-that `--help` answers at once. Data goes to stdout, logs to stderr. Exit: 0 done, 1 bug, 2 usage or configuration, 3 a check
-was not met, 4 a step failed, 5 something is not installed, 6 refused, 130 interrupted.
+that `--help` answers at once. Data goes to stdout, logs to stderr. The exit statuses are in `runtime/exits.py`.
 """
 
 import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-
-EXIT_DONE, EXIT_BUG, EXIT_USAGE, EXIT_UNMET, EXIT_FAILED, EXIT_MISSING, EXIT_REFUSED, EXIT_INTERRUPTED = 0, 1, 2, 3, 4, 5, 6, 130
 
 
 def main(argv: Sequence[str] | None = None) -> int:

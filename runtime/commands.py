@@ -12,10 +12,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from runtime.cli import EXIT_BUG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISSING, EXIT_REFUSED, EXIT_UNMET, EXIT_USAGE
 from runtime.config import Config, Setting, load_config, parse_assignments
 from runtime.contract.errors import ContractError
 from runtime.errors import ConfigError, DaemonError, EngineMissingError, EngineUnknownError, RequestError
+from runtime.exits import EXIT_BUG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISSING, EXIT_REFUSED, EXIT_UNMET, EXIT_USAGE
 
 log = logging.getLogger(__name__)
 
