@@ -15,7 +15,7 @@ from benchmarks.demo.local_fleet import CHECKOUT, MODEL, LocalFleet
 from benchmarks.demo.story import BAD_VERSION, BLURRED, GOOD_VERSION, Story
 from benchmarks.demo.teller import Teller
 
-DESK = {"width": 1360, "height": 860}
+WIDTH, HEIGHT = 1360, 860
 SHARP = 1.5
 """Pixels a CSS pixel: sharp on a good screen, and still some hundred kilobytes."""
 
@@ -35,7 +35,7 @@ def main() -> int:
             story.run()
             with sync_playwright() as playwright:
                 browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-                page = browser.new_page(viewport=DESK, device_scale_factor=SHARP)
+                page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, device_scale_factor=SHARP)
                 photograph(page, fleet, options.out)
                 browser.close()
         finally:
@@ -51,10 +51,11 @@ def photograph(page: Page, fleet: LocalFleet, out: Path) -> None:
     page.get_by_test_id(f"device-{BLURRED}").wait_for()
     with fleet.client() as client:
         stopped = next(rollout["id"] for rollout in client.rollouts() if rollout["version"] == BAD_VERSION)
-    for name, path in (("overview", "/"), ("rollout", f"/rollouts/{stopped}"), ("drift", f"/devices/{BLURRED}/drift")):
+    pages = (("overview", "/", HEIGHT), ("rollout", f"/rollouts/{stopped}", HEIGHT), ("drift", f"/devices/{BLURRED}/drift", 400))
+    for name, path, height in pages:
         page.goto(fleet.url + path)
         page.wait_for_timeout(1500)  # charts and the live connection settle
-        page.screenshot(path=out / f"{name}.png")
+        page.screenshot(path=out / f"{name}.png", clip={"x": 0, "y": 0, "width": WIDTH, "height": height})
     page.goto((fleet.out / MODEL / GOOD_VERSION / "report.html").as_uri())
     page.screenshot(path=out / "report.png")
 
