@@ -27,9 +27,8 @@ def main() -> int:
         story.run()
         teller.end(f"Done in {teller.elapsed_s:.0f} s: every step above was checked.", ok=True)
         if options.keep:
-            print(
-                f"Dashboard: {fleet.url}/  (log in with the token in {fleet.service_home / 'admin.token'}; Ctrl-C ends everything)"
-            )
+            token = fleet.service_home / "admin.token"
+            print(f"Dashboard: {fleet.url}/  (log in with the token in {token}; Ctrl-C ends everything)", flush=True)
             signal.pause()
     except (StepFailedError, ApiError) as error:
         teller.end(f"The demo stopped: {error}", ok=False)
