@@ -16,12 +16,21 @@ ONE_THEN_ALL = [{"count": 1, "soak_s": 3}, {"percent": 100, "soak_s": 1}]
 
 
 def require_told_once(fleet: LocalFleet, rollout: str) -> None:
-    """Every device has exactly one job, tried once, with a final report; no stage was entered twice."""
+    """Every device has exactly one job, tried once, with a final report, and threw its switch exactly once."""
     with fleet.client() as client:
         jobs = client.rollout(rollout)["jobs"]
-    assert sorted(job["device"] for job in jobs) == sorted(fleet.devices)
-    assert {(job["state"], job["attempt"]) for job in jobs} == {("succeeded", jobs[0]["attempt"])}
-    assert all(job["finished_ms"] for job in jobs)
+        assert sorted(job["device"] for job in jobs) == sorted(fleet.devices)
+        assert {(job["state"], job["attempt"]) for job in jobs} == {("succeeded", 1)}
+        assert all(job["finished_ms"] for job in jobs)
+        for device in fleet.devices:
+            wait_for(f"the step log of {device}", lambda device=device: switches(fleet, device, rollout), 20)
+            assert switches(fleet, device, rollout) == 1
+
+
+def switches(fleet: LocalFleet, device: str, rollout: str) -> int:
+    """How often a device's step log says it switched for this rollout."""
+    with fleet.client() as client:
+        return sum((event["rollout"], event["detail"]) == (rollout, "switching") for event in client.events(device))
 
 
 def test_service_killed_mid_rollout(fleet: LocalFleet, releases: Releases) -> None:
