@@ -22,6 +22,7 @@ from runtime.contract.deployment import DeviceProfile
 from runtime.errors import ConfigError, DaemonError, StoreDamagedError, StoreError
 from runtime.files import held_alone, make_directory
 from runtime.identity import read_identity
+from runtime.memory import share_one_arena
 from runtime.profile import detect_profile
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
@@ -50,6 +51,7 @@ def run_daemon(config: Config, log_lines: deque[str]) -> bool:
     Raises ConfigError when another daemon holds the state directory or the endpoint cannot be opened.
     """
     make_directory(config.state_dir)
+    share_one_arena()
     with held_alone(config.state_dir):
         return asyncio.run(Daemon(config, log_lines).run())
 

@@ -11,6 +11,7 @@ from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import ArtifactRef, Manifest, TensorSpec
 from runtime.contract.deployment import Role
 from runtime.errors import InferenceError, RequestError, RetiredError
+from runtime.memory import give_back
 from runtime.monitor.monitor import Monitor
 
 # The running cost moves a sixteenth of the way to each new one, and takes none for more than double: a device's pauses (a
@@ -115,6 +116,7 @@ class ServedModel:
                 self._model.close()
             finally:
                 self._running.release()
+            give_back()
 
 
 class _Expected:
