@@ -8,8 +8,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from benchmarks.demo.local_fleet import CHECKOUT, LocalFleet, all_serve, roll_out_at_once, wait_for
-from benchmarks.demo.traffic import DeviceError, DigitsClient, held_out_digits
+from benchmarks.demo.local_fleet import CHECKOUT, Device, LocalFleet, all_serve, roll_out_at_once, wait_for
+from benchmarks.demo.traffic import DeviceError, DigitsClient, Images, held_out_digits
 from benchmarks.figures import Figure
 
 MB = 1e6
@@ -58,11 +58,11 @@ def measure_daemon() -> Iterator[Figure]:
             device.stop()
             device.start()
             first_cpu_s = _cpu_until_first_inference(device.port, device.pid, images[:1])
-            client = DigitsClient(device.port)
-            for index in range(INFERENCES):
-                client.infer(images[index % len(images)][None])
-            client.close()
-            rss_mb = _resident_bytes(device.pid) / MB
+            rss_mb = _resident_after_inferences(device, images)
+            fleet.publish(fleet.build("1.1.0", {"model.options.width": "24"}))
+            roll_out_at_once(fleet, "1.1.0")
+            wait_for("the device serves the wider network", lambda: all_serve(fleet, "1.1.0"), 60)
+            updated_mb = _resident_after_inferences(device, images)
         finally:
             fleet.close()
     yield Figure(
@@ -71,14 +71,25 @@ def measure_daemon() -> Iterator[Figure]:
     yield Figure(
         name="daemon, resident memory", value=rss_mb, unit="MB", limit=85, how=f"connected, {INFERENCES} inferences of digits"
     )
+    yield Figure(
+        name="the same, updated while it served", value=updated_mb, unit="MB", limit=85, how="to a network of twice the size"
+    )
 
 
-def _cpu_until_first_inference(port: int, pid: int, image: object) -> float:
+def _resident_after_inferences(device: Device, images: Images) -> float:
+    client = DigitsClient(device.port)
+    for index in range(INFERENCES):
+        client.infer(images[index % len(images)][None])
+    client.close()
+    return _resident_bytes(device.pid) / MB
+
+
+def _cpu_until_first_inference(port: int, pid: int, image: Images) -> float:
     client = DigitsClient(port)
 
     def answered() -> bool:
         try:
-            client.infer(image)  # type: ignore[arg-type]
+            client.infer(image)
         except DeviceError:
             return False
         return True

@@ -1,7 +1,8 @@
 """How does the daemon keep what it freed from staying resident?
 
-glibc gives each thread an arena of its own and keeps what a closed model leaves behind: four updates of a 700 kB model were
-measured to add 6 MB for good, with one arena and a trim after each closed model 2 MB. Without glibc both do nothing.
+glibc gives each thread an arena of its own and keeps what a closed model leaves behind, so every update would leave the daemon
+larger. One arena, and a trim after each closed model, keep that small (`python -m benchmarks --only device`). Without glibc
+both do nothing.
 """
 
 import ctypes
