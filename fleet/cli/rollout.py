@@ -1,6 +1,7 @@
 """`fleet rollout`: bring a release to devices in stages, and watch."""
 
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -149,50 +150,29 @@ def _follow(client: "Client", rollout: str, as_json: bool) -> str:
         time.sleep(POLL_S)
 
 
-def _act(action: Any, rollout: str, home: Any, url: Any, token_file: Any) -> None:
-    with open_client(home, url, token_file) as client:
-        found = client.act(rollout, action)
-    emit(f"{rollout}: {_standing(found)}")
+ACTIONS = {
+    "start": "Start a rollout that was created.",
+    "pause": "Tell no further device; updates under way end as they may.",
+    "resume": "Go on with the stage; devices whose update failed try again.",
+    "approve": "Let a rollout that waits for approval enter its next stage.",
+    "rollback": "Send every device of the rollout back to what it served before.",
+}
+"""What an operator can do to a rollout -> its line in the help; one command each."""
 
 
-@app.command()
-def start(
-    rollout: RolloutArgument, *, home: HomeOption = None, url: UrlOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Start a rollout that was created."""
-    _act("start", rollout, home, url, token_file)
+def _action(name: Any) -> Callable[..., None]:
+    def act(
+        rollout: RolloutArgument, *, home: HomeOption = None, url: UrlOption = None, token_file: TokenFileOption = None
+    ) -> None:
+        with open_client(home, url, token_file) as client:
+            found = client.act(rollout, name)
+        emit(f"{rollout}: {_standing(found)}")
+
+    return act
 
 
-@app.command()
-def pause(
-    rollout: RolloutArgument, *, home: HomeOption = None, url: UrlOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Tell no further device; updates under way end as they may."""
-    _act("pause", rollout, home, url, token_file)
-
-
-@app.command()
-def resume(
-    rollout: RolloutArgument, *, home: HomeOption = None, url: UrlOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Go on with the stage; devices whose update failed try again."""
-    _act("resume", rollout, home, url, token_file)
-
-
-@app.command()
-def approve(
-    rollout: RolloutArgument, *, home: HomeOption = None, url: UrlOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Let a rollout that waits for approval enter its next stage."""
-    _act("approve", rollout, home, url, token_file)
-
-
-@app.command()
-def rollback(
-    rollout: RolloutArgument, *, home: HomeOption = None, url: UrlOption = None, token_file: TokenFileOption = None
-) -> None:
-    """Send every device of the rollout back to what it served before."""
-    _act("rollback", rollout, home, url, token_file)
+for _name, _help in ACTIONS.items():
+    app.command(_name, help=_help)(_action(_name))
 
 
 def parse_stage(text: str) -> dict[str, Any]:

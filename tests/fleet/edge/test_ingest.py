@@ -144,15 +144,18 @@ def test_while_the_database_is_locked_messages_wait_and_none_is_lost(
     loop.run(edge.ingest.start())
     eventually(lambda: edge.ingest.is_connected)
     one = mqtt(enrol("one"))
+    refused = []
+
+    def refuse_commit(connection: object) -> None:
+        refused.append(connection)
+        raise sqlite3.OperationalError("database is locked")
+
     monkeypatch.setattr(services.database.engine.dialect, "do_commit", refuse_commit)
     for seq in range(10):
         one.publish(topic(FLEET, "one", Channel.TELEMETRY), window("one", seq))
+    eventually(lambda: refused)  # without this the lock might be gone before anyone met it
     monkeypatch.undo()
     in_database(services, lambda session: count(session, tables.Window) == 10)
-
-
-def refuse_commit(_connection: object) -> None:
-    raise sqlite3.OperationalError("database is locked")
 
 
 def test_ingest_survives_a_broker_that_dies_and_loses_everything(
