@@ -95,7 +95,8 @@ def settle(rollout: str, job: Job, report: Report) -> Job:
         return job
     match report.outcome:
         case Outcome.SUCCEEDED:
-            return msgspec.structs.replace(job, state=done, error_code="", error_detail="")
+            # A returned job keeps the code it failed with: it is why the device went back.
+            return msgspec.structs.replace(job, state=done)
         case Outcome.REFUSED | Outcome.ROLLED_BACK:
             return msgspec.structs.replace(
                 job, state=failed, error_code=report.error_code or "update.failed", error_detail=report.error_detail

@@ -1,5 +1,6 @@
 """Which report moves which job, and which must not."""
 
+import msgspec
 import pytest
 
 from fleet.domain.jobs import Job, JobState, Report, settle
@@ -60,3 +61,14 @@ def test_the_devices_own_error_is_kept() -> None:
     report = said(TOLD, Outcome.REFUSED, OLD, NEW, error_code="update.disk_full", error_detail="3 MB short")
     failed = settle("r-1", TOLD, report)
     assert (failed.error_code, failed.error_detail) == ("update.disk_full", "3 MB short")
+
+
+def test_a_device_that_went_back_still_says_why() -> None:
+    """Its newest report is of the way back, which succeeded; the failure is what the operator asks about."""
+    failed = msgspec.structs.replace(BACK, error_code="trust.digest_mismatch", error_detail="model.onnx")
+    returned = settle("r-1", failed, said(BACK, Outcome.SUCCEEDED, OLD, OLD))
+    assert (returned.state, returned.error_code, returned.error_detail) == (
+        JobState.RETURNED,
+        "trust.digest_mismatch",
+        "model.onnx",
+    )
