@@ -4,7 +4,6 @@ import copy
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,17 +11,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from runtime.contract.artifact import OutputKind
 from toolchain.benchmark.metrics import Metric
-from toolchain.data.code import callable_in, find_callable, loaded
 from toolchain.errors import MissingError, NetworkError
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import EpochResult, TrainingResult
 from toolchain.recipe import TrainSection
+from toolchain.train.loss import Loss, Penalty, RecipeLoss, Teaching, as_outputs, bare, pick_loss, teaching_loss
 
-Loss = Callable[[Any, torch.Tensor], torch.Tensor]
-"""Of the network's output (a tuple where it has several) and the targets."""
-LOSS_KEY = "train.loss"
+__all__ = ["Data", "Loss", "Penalty", "Teaching", "Trainer", "as_outputs", "pick_device", "pick_loss", "reproducible"]
+
+Modes = tuple[Callable[[Any], Any], Callable[[Any], Any]]
+"""Functions that put a network into training and into evaluation mode, where it has no `train()` and `eval()` of its own."""
 _EVALUATION_ROWS = 512
 
 
@@ -38,18 +37,36 @@ class Data(msgspec.Struct, frozen=True):
 
 
 class Trainer:
-    """Trains one network in place. Progress is reported once an epoch."""
+    """Trains one network in place, whatever made it. Progress is reported once an epoch.
 
-    def __init__(self, network: nn.Module, settings: TrainSection, loss: Loss, metric: Metric) -> None:
+    modes: for networks whose own `train()` and `eval()` do not work, such as exported graphs.
+    """
+
+    def __init__(
+        self, network: nn.Module, settings: TrainSection, loss: Loss, metric: Metric, *, modes: Modes | None = None
+    ) -> None:
         self.settings = settings
         self.device = pick_device(settings.device)
         self.network = network.to(self.device)
         self._loss = loss
         self._metric = metric
+        self._set_train, self._set_eval = modes or (nn.Module.train, nn.Module.eval)
 
-    def fit(self, train: Data, validation: Data, progress: Progress) -> TrainingResult:
+    def fit(
+        self,
+        train: Data,
+        validation: Data,
+        progress: Progress,
+        *,
+        teaching: Teaching | None = None,
+        penalty: Penalty | None = None,
+    ) -> TrainingResult:
         """Returns the history; the network holds the weights of the best epoch. Raises NetworkError when the loss diverges."""
         settings = self.settings
+        if isinstance(self._loss, RecipeLoss):
+            self._loss.prepare(train.targets)
+        if teaching is not None:
+            teaching.teacher.to(self.device).eval()
         batches = max(1, -(-len(train.targets) // settings.batch_size))
         optimizer = torch.optim.AdamW(self.network.parameters(), settings.learning_rate, weight_decay=settings.weight_decay)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, settings.learning_rate, total_steps=settings.epochs * batches)
@@ -59,7 +76,7 @@ class Trainer:
         started = time.monotonic()
         for epoch in range(settings.epochs):
             begun = time.monotonic()
-            train_loss = self._one_epoch(train, optimizer, schedule, order)
+            train_loss = self._one_epoch(train, optimizer, schedule, order, teaching=teaching, penalty=penalty)
             history.append(self._judge(epoch, train_loss, validation, begun))
             progress.tick(epoch + 1, settings.epochs, self._text(history[-1]))
             if epoch == 0 or self._is_better(history[-1], history[best]):
@@ -73,13 +90,30 @@ class Trainer:
             seed=settings.seed, parameters=sum(weight.numel() for weight in self.network.parameters()),
         )  # fmt: skip
 
-    def _one_epoch(self, train: Data, optimizer: Any, schedule: Any, order: torch.Generator) -> float:
-        self.network.train()
+    def _one_epoch(
+        self,
+        train: Data,
+        optimizer: Any,
+        schedule: Any,
+        order: torch.Generator,
+        *,
+        teaching: Teaching | None,
+        penalty: Penalty | None,
+    ) -> float:
+        self._set_train(self.network)
         rows = torch.randperm(len(train.targets), generator=order)
         total = 0.0
         for chosen in _batches(rows, self.settings.batch_size):
             optimizer.zero_grad()
-            loss = self._loss(_bare(self._forward(train, chosen)), train.targets[chosen].to(self.device))
+            inputs = tuple(array[chosen].to(self.device) for array in train.inputs)
+            outputs = self._forward(self.network, inputs)
+            loss = self._loss(bare(outputs), train.targets[chosen].to(self.device))
+            if teaching is not None:
+                with torch.no_grad():
+                    taught = self._forward(teaching.teacher, inputs)
+                loss = (1 - teaching.weight) * loss + teaching.weight * teaching_loss(teaching, self._loss, outputs, taught)
+            if penalty is not None:
+                loss = loss + penalty(self.network)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             schedule.step()
@@ -93,25 +127,28 @@ class Trainer:
 
     def _judge(self, epoch: int, train_loss: float, validation: Data, begun: float) -> EpochResult:
         outputs = self.predict(validation)
-        loss = self._loss(_bare(tuple(torch.from_numpy(array) for array in outputs)), validation.targets).item()
+        loss = self._loss(bare(tuple(torch.from_numpy(array) for array in outputs)), validation.targets).item()
         value = self._metric.value(outputs[0], validation.targets.numpy())
         seconds = round(time.monotonic() - begun, 3)
         return EpochResult(epoch=epoch, train_loss=train_loss, validation_loss=loss, metric=value, seconds=seconds)
 
     def predict(self, data: Data) -> list[np.ndarray]:
         """The network's outputs in evaluation mode, one array per output."""
-        self.network.eval()
+        self._set_eval(self.network)
         rows = torch.arange(len(data.targets))
         with torch.no_grad():
-            results = [self._forward(data, chosen) for chosen in _batches(rows, _EVALUATION_ROWS)]
+            results = [
+                self._forward(self.network, tuple(array[chosen].to(self.device) for array in data.inputs))
+                for chosen in _batches(rows, _EVALUATION_ROWS)
+            ]
             parts = [[output.cpu().numpy() for output in outputs] for outputs in results]
         return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
-    def _forward(self, data: Data, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    def _forward(self, network: nn.Module, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         try:
-            return as_outputs(self.network(*(array[rows].to(self.device) for array in data.inputs)))
+            return as_outputs(network(*inputs))
         except (RuntimeError, TypeError, ValueError) as error:
-            shapes = ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in data.inputs)
+            shapes = ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in inputs)
             raise NetworkError(f"the network cannot take rows of {shapes}: {error}") from error
 
     def _is_better(self, new: EpochResult, best: EpochResult) -> bool:
@@ -136,45 +173,12 @@ def reproducible(seed: int, threads: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-@contextmanager
-def pick_loss(settings: TrainSection, kind: OutputKind, folder: Path) -> Iterator[Loss]:
-    """The loss of a recipe: "FILE:callable", or the usual one of the output kind."""
-    if settings.loss:
-        reference = find_callable(settings.loss, folder, LOSS_KEY)
-        with loaded(reference, LOSS_KEY) as module:
-            yield callable_in(module, reference, LOSS_KEY)
-    elif kind == "classification":
-        yield lambda outputs, targets: nn.functional.cross_entropy(as_outputs(outputs)[0], targets.long())
-    else:
-        yield _squared_error
-
-
-def as_outputs(outputs: Any) -> tuple[torch.Tensor, ...]:
-    """A network's outputs as a tuple, whether it returns one tensor, several, or a dict of them."""
-    if isinstance(outputs, torch.Tensor):
-        return (outputs,)
-    if isinstance(outputs, dict):
-        return tuple(outputs.values())
-    if isinstance(outputs, tuple | list) and all(isinstance(output, torch.Tensor) for output in outputs):
-        return tuple(outputs)
-    raise NetworkError(f"the network returned {type(outputs).__name__}; tensors, or a tuple or dict of them, are understood")
-
-
 def pick_device(wanted: str) -> torch.device:
     if wanted == "cuda" and not torch.cuda.is_available():
         raise MissingError('train.device = "cuda": torch sees no GPU here; use "auto" or "cpu"')
     return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
-def _bare(outputs: tuple[torch.Tensor, ...]) -> Any:
-    return outputs[0] if len(outputs) == 1 else outputs
-
-
 def _batches(rows: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
     """Batches of nearly equal size: a last batch of one example would have no variance to normalise by."""
     yield from rows.tensor_split(max(1, -(-len(rows) // size)))
-
-
-def _squared_error(outputs: Any, targets: torch.Tensor) -> torch.Tensor:
-    first = as_outputs(outputs)[0]
-    return nn.functional.mse_loss(first, targets.reshape(first.shape).to(first.dtype))
