@@ -18,7 +18,10 @@ from toolchain.errors import RecipeError
 
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
-Method = Literal["quantize"]
+Share = Annotated[float, Meta(gt=0, lt=1)]
+Method = Literal["quantize", "prune", "distill", "weight-only"]
+Engine = Literal["onnxruntime", "openvino", "tensorrt"]
+Objective = Literal["metric", "latency", "size"]
 
 
 class Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -43,7 +46,7 @@ class ModelSection(Section, frozen=True):
 
 
 class DataSection(Section, frozen=True):
-    """source: "FILE:callable" or "package.module:callable"; options are its keyword arguments."""
+    """source: "FILE:callable", "package.module:callable", or built in as "imagefolder:PATH"; options are its keyword arguments."""
 
     source: Annotated[str, Meta(pattern=r"^[^:]+:.+$")]
     options: dict[str, Any] = {}
@@ -54,6 +57,11 @@ class TrainSection(Section, frozen=True):
 
     loss: "" takes the usual one of the output kind (cross-entropy, mean squared error), or "FILE:callable".
     threads: two training threads on two busy cores were measured up to 4x slower than one, so one is the default.
+    precision: what matrix products compute in; weights stay float32. accumulate: batches whose gradients make one step.
+    compile: "auto" tries torch.compile on the first batches and keeps it where it pays. processes: data-parallel, by torchrun.
+    ema: decay of the averaged weights that are kept instead, 0 for none. weights: a local file to start from (transfer
+    learning); freeze: prefixes of parameters that stay as they came. augment: "FILE:callable" that returns a transform of
+    a batch, such as one of torchvision.transforms.v2.
     """
 
     epochs: Positive
@@ -65,6 +73,15 @@ class TrainSection(Section, frozen=True):
     threads: Positive = 1
     device: Literal["auto", "cpu", "cuda"] = "auto"
     loss: str = ""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    accumulate: Positive = 1
+    compile: Literal["off", "auto", "on"] = "off"
+    processes: Positive = 1
+    ema: Annotated[float, Meta(ge=0, lt=1)] = 0.0
+    weights: str = ""
+    freeze: tuple[str, ...] = ()
+    class_weights: Literal["none", "balanced"] = "none"
+    augment: str = ""
 
 
 class MetricSection(Section, frozen=True):
@@ -76,21 +93,64 @@ class MetricSection(Section, frozen=True):
 
 
 class CompressSection(Section, frozen=True):
-    """calibration_rows: how many training examples set the ranges of quantized activations."""
+    """Which variants are tried beside the float model.
+
+    calibration_rows: how many training examples set the ranges of quantized activations. prune_ratios: shares of channels
+    to remove, one pruned network each; finetune_epochs: to recover them, 0 for as many as training had. teacher: a larger
+    network, as `model.network` names one, that the recipe's own learns from; "" lets the trained model teach its pruned forms.
+    trials: rungs of the fallback ladder an engine may try where int8 misses the metric's limit.
+    schemes: further ones to try by name in any case, such as "openvino-int8-accuracy"; `toolchain doctor` lists them.
+    """
 
     methods: tuple[Method, ...] = ("quantize",)
     calibration_rows: Positive = 256
+    prune_ratios: tuple[Share, ...] = (0.5,)
+    finetune_epochs: Annotated[int, Meta(ge=0)] = 0
+    teacher: str = ""
+    teacher_options: dict[str, Any] = {}
+    trials: Annotated[int, Meta(ge=1, le=10)] = 10
+    schemes: tuple[str, ...] = ()
+
+
+class RangeSection(Section, frozen=True):
+    """Where one key of the recipe may lie: `choices`, or `low` to `high` (integers where both are)."""
+
+    low: int | float | None = None
+    high: int | float | None = None
+    log: bool = False
+    step: int | float | None = None
+    choices: tuple[str | int | float | bool, ...] = ()
+
+
+class TuneSection(Section, frozen=True):
+    """A search over the recipe's own keys; each trial is a build on training and validation data.
+
+    space: key as `--set` takes it -> its range. trials, seconds: the budget, whichever ends first. objectives: what is traded
+    off; the targets' limits and the metric's are constraints. workers: processes on one study. storage: "" keeps the study
+    in the stage cache; else an SQLAlchemy address that several machines may share.
+    """
+
+    space: Annotated[dict[str, RangeSection], Meta(min_length=1)]
+    trials: Positive = 20
+    seconds: Annotated[float, Meta(gt=0)] | None = None
+    sampler: Literal["tpe", "random", "grid", "nsga2"] = "tpe"
+    pruner: Literal["none", "median", "halving"] = "none"
+    objectives: Annotated[tuple[Objective, ...], Meta(min_length=1)] = ("metric", "latency")
+    workers: Positive = 1
+    storage: str = ""
+    seed: Annotated[int, Meta(ge=0)] = 0
 
 
 class TargetSection(Section, frozen=True):
-    """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference.
+    """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference; max_size_kb: on the model.
 
     engines: only these of the profile's, such as when one of them lacks an operator; empty: all.
     """
 
     profile: Name
-    engines: tuple[Literal["onnxruntime", "openvino"], ...] = ()
+    engines: tuple[Engine, ...] = ()
     max_latency_ms: Annotated[float, Meta(gt=0)] | None = None
+    max_size_kb: Annotated[float, Meta(gt=0)] | None = None
 
 
 class Recipe(Section, frozen=True):
@@ -101,6 +161,7 @@ class Recipe(Section, frozen=True):
     train: TrainSection | None = None
     metrics: Annotated[tuple[MetricSection, ...], Meta(min_length=1)] = msgspec.field(default=(MetricSection(),), name="metric")
     compress: CompressSection = CompressSection()
+    tune: TuneSection | None = None
     targets: Annotated[tuple[TargetSection, ...], Meta(min_length=1)] = msgspec.field(
         default=(TargetSection(profile="x86-64-cpu"),), name="target"
     )

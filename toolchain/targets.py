@@ -20,7 +20,7 @@ CPUINFO = Path("/proc/cpuinfo")
 _OWN = Path(__file__).parent / "profiles"
 _ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "aarch64", "arm64": "aarch64"}
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 
 
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

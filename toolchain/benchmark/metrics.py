@@ -47,18 +47,19 @@ class Metric(msgspec.Struct, frozen=True, kw_only=True):
         """The figure with its 95 % interval. Raises StageError when the metric gives no finite number."""
         from toolchain.benchmark.scores import interval
 
-        with self._score() as score:
+        with self.scoring() as score:
             value = self._number(score, outputs, targets)
             low, high = interval(score, outputs, targets)
         return MetricResult(name=self.name, goal=self.goal, value=value, low=low, high=high, n=len(targets), split=split)
 
     def value(self, outputs: "np.ndarray", targets: "np.ndarray") -> float:
         """The bare figure, where no interval is needed."""
-        with self._score() as score:
+        with self.scoring() as score:
             return self._number(score, outputs, targets)
 
     @contextmanager
-    def _score(self) -> "Iterator[Score]":
+    def scoring(self) -> "Iterator[Score]":
+        """The bare function of outputs and targets, loaded once for many calls."""
         from toolchain.benchmark.scores import SCORES
 
         if not self.reference:

@@ -7,12 +7,17 @@ target's CPU may sum products in 16 bits. Source: ONNX Runtime documentation, "Q
 import logging
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
+import msgspec
+
+from toolchain.compress.base import Ground
 from toolchain.data.splits import read_split
 from toolchain.errors import StageError
-from toolchain.pipeline.products import FloatModel, SteeringData, Variant
+from toolchain.pipeline.products import FloatModel, Precision, SteeringData, Variant
+from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.stage import Stored
+from toolchain.recipe import Method
 
 if TYPE_CHECKING:
     import numpy as np
@@ -21,34 +26,55 @@ MODEL_FILE = "model.onnx"
 _CALIBRATION_BATCH = 32
 
 
-def quantize(
-    model: Stored[FloatModel], data: Stored[SteeringData], *, name: str, rows: int, weight_bits: int, work: Path
-) -> Variant:
-    """Write the quantized model. rows: how many training examples set the ranges of activations. Raises StageError."""
-    from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-    from onnxruntime.quantization.shape_inference import quant_pre_process
+class OnnxRuntimeInt8(msgspec.Struct, frozen=True, kw_only=True):
+    """Static quantization with the ranges that the calibration examples show."""
 
-    source = model.value.variant
-    prepared = work / "prepared.onnx"
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)  # it warns through the root logger that pre-processing is advised, which has just been done
-    try:
-        quant_pre_process(str(model.folder / source.model_file), str(prepared))
-        quantize_static(
-            str(prepared), str(work / MODEL_FILE), _Rows(model, data, rows), quant_format=QuantFormat.QDQ,
-            activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True, reduce_range=weight_bits == 7,
-            calibrate_method=CalibrationMethod.MinMax,
+    name: str
+    engine: ClassVar[str] = "onnxruntime"
+    precision: ClassVar[Precision] = "int8"
+    method: ClassVar[Method | None] = "quantize"
+    revision: ClassVar[int] = 2
+    tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "numpy")
+    needs_network: ClassVar[bool] = False
+    needs_data: ClassVar[bool] = True
+
+    def unfit(self, ground: Ground) -> str:
+        return ""
+
+    def config(self, ground: Ground) -> dict[str, Any]:
+        return {"calibration rows": ground.settings.calibration_rows, "weight bits": ground.weight_bits}
+
+    def make(self, ground: Ground, name: str, work: Path, progress: Progress) -> Variant:
+        """Raises StageError where ONNX Runtime cannot quantize the model."""
+        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        source = ground.model.value.variant
+        prepared = work / "prepared.onnx"
+        rows = _Rows(ground.model, ground.data, ground.settings.calibration_rows)
+        root = logging.getLogger()
+        level = root.level
+        root.setLevel(logging.ERROR)  # it warns through the root logger that pre-processing is advised, which has just been done
+        try:
+            quant_pre_process(str(ground.model.folder / source.model_file), str(prepared))
+            quantize_static(
+                str(prepared), str(work / MODEL_FILE), rows, quant_format=QuantFormat.QDQ,
+                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True,
+                reduce_range=ground.weight_bits == 7, calibrate_method=CalibrationMethod.MinMax,
+            )  # fmt: skip
+        except Exception as error:
+            raise StageError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
+        finally:
+            root.setLevel(level)
+        prepared.unlink()
+        return Variant(
+            name=name, form=ground.model.value.form, scheme=self.name, engine=self.engine, precision=self.precision,
+            model_file=MODEL_FILE, files=(MODEL_FILE,), size_bytes=(work / MODEL_FILE).stat().st_size,
+            inputs=source.inputs, outputs=source.outputs,
         )  # fmt: skip
-    except Exception as error:
-        raise StageError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
-    finally:
-        root.setLevel(level)
-    prepared.unlink()
-    return Variant(
-        name=name, engine="onnxruntime", precision="int8", model_file=MODEL_FILE, files=(MODEL_FILE,),
-        size_bytes=(work / MODEL_FILE).stat().st_size, inputs=source.inputs, outputs=source.outputs,
-    )  # fmt: skip
+
+
+ONNXRUNTIME_INT8 = OnnxRuntimeInt8(name="int8")
 
 
 class _Rows:

@@ -10,41 +10,38 @@ from typing import TYPE_CHECKING, Any
 from runtime.contract.artifact import Datatype, TensorSpec
 from toolchain.data.splits import read_split
 from toolchain.errors import BuildError, NetworkError
-from toolchain.pipeline.products import SteeringData, TrainedModel, Variant
+from toolchain.pipeline.products import BASE, SteeringData, Variant
 from toolchain.pipeline.stage import Stored
-from toolchain.train.network import NetworkSource
 
 if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
 MODEL_FILE = "model.onnx"
-VARIANT = "onnxruntime-float32"
+SCHEME = "float32"
+VARIANT = f"onnxruntime-{SCHEME}"
 _EXAMPLE_ROWS = 2
 """A batch of one would be taken for a fixed size; two leave the batch free."""
 _DATATYPES: dict[str, Datatype] = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
 
 
-def export(source: NetworkSource, trained: Stored[TrainedModel], data: Stored[SteeringData], work: Path) -> Variant:
-    """Write the network with its trained weights as ONNX. Raises NetworkError when it cannot be expressed."""
-    import numpy as np
-    import torch
+def export(
+    network: "nn.Module", references: "list[np.ndarray]", data: Stored[SteeringData], work: Path, form: str = BASE
+) -> Variant:
+    """Write a network as the float ONNX of a form. references: its outputs on validation data, which describe the tensors.
 
-    network = source.build()
-    try:
-        network.load_state_dict(torch.load(trained.folder / trained.value.weights, weights_only=True))
-    except RuntimeError as error:
-        raise NetworkError(f"the network differs from the one that was trained: {error}") from error
+    Raises NetworkError when the network cannot be expressed.
+    """
     arrays, _ = read_split(data.folder, data.value.validation)
     examples = tuple(array[:_EXAMPLE_ROWS] for array in arrays)
-    references = [np.load(trained.folder / name, mmap_mode="r") for name in trained.value.reference]
     outputs = describe_outputs(references, data.value.classes)
     path = work / MODEL_FILE
     _export(network, examples, data.value.inputs, outputs, path)
     strip_metadata(path)
     return Variant(
-        name=VARIANT, engine="onnxruntime", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE,),
-        size_bytes=path.stat().st_size, inputs=data.value.inputs, outputs=outputs,
+        name=VARIANT if form == BASE else f"{form}-{VARIANT}", form=form, scheme=SCHEME, engine="onnxruntime",
+        precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE,), size_bytes=path.stat().st_size,
+        inputs=data.value.inputs, outputs=outputs,
     )  # fmt: skip
 
 

@@ -4,16 +4,18 @@ from pathlib import Path
 from typing import Any
 
 from toolchain.errors import NetworkError
-from toolchain.pipeline.products import FloatModel, Variant
+from toolchain.pipeline.products import FloatModel, Precision, Variant
 from toolchain.pipeline.stage import Stored
 
 MODEL_FILE = "model.xml"
 WEIGHTS_FILE = "model.bin"
-VARIANT = "openvino-float32"
 
 
-def convert(model: Stored[FloatModel], work: Path) -> Variant:
-    """Write model.xml and model.bin, weights as float32. Raises NetworkError where OpenVINO lacks an operator."""
+def convert(model: Stored[FloatModel], work: Path, *, name: str, scheme: str, precision: Precision, hint: str) -> Variant:
+    """Write model.xml and model.bin, weights as float32. hint: the engine's name for what it shall compute in.
+
+    Raises NetworkError where OpenVINO lacks an operator.
+    """
     import openvino
 
     source = model.value.variant
@@ -27,9 +29,9 @@ def convert(model: Stored[FloatModel], work: Path) -> Variant:
     _name_by_place(converted)
     openvino.save_model(converted, str(work / MODEL_FILE), compress_to_fp16=False)
     return Variant(
-        name=VARIANT, engine="openvino", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE, WEIGHTS_FILE),
-        size_bytes=sum((work / name).stat().st_size for name in (MODEL_FILE, WEIGHTS_FILE)),
-        inputs=source.inputs, outputs=source.outputs, engine_options={"precision": "f32"},
+        name=name, form=model.value.form, scheme=scheme, engine="openvino", precision=precision, model_file=MODEL_FILE,
+        files=(MODEL_FILE, WEIGHTS_FILE), size_bytes=sum((work / file).stat().st_size for file in (MODEL_FILE, WEIGHTS_FILE)),
+        inputs=source.inputs, outputs=source.outputs, engine_options={"precision": hint},
     )  # fmt: skip
 
 

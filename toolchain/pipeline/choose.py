@@ -13,6 +13,7 @@ from toolchain.pipeline.products import CheckedModel, Choice, Judgement
 from toolchain.pipeline.record import LatencyResult
 
 NS_PER_MS = 1_000_000
+BYTES_PER_KB = 1000
 
 
 class Candidate(msgspec.Struct, frozen=True, kw_only=True):
@@ -20,6 +21,7 @@ class Candidate(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     checked: CheckedModel
+    size_bytes: int
     latency: LatencyResult | None
     unlike: str = ""
 
@@ -31,11 +33,15 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     max_drop: float
     max_latency_ms: float | None
+    max_size_kb: float | None = None
     allow_unmeasured: bool = False
 
 
 def choose(candidates: Sequence[Candidate], baseline: str, rules: Rules, *, measured: bool) -> Choice:
-    """Judge all candidates, given in the profile's order. Raises LimitError naming the nearest variant when none is left."""
+    """Judge all candidates, given in the profile's order. Where none is left, `chosen` is "" and `nearest` names one.
+
+    Raises LimitError when a latency limit cannot be checked here.
+    """
     if not measured and rules.max_latency_ms is not None and not rules.allow_unmeasured:
         raise LimitError(
             f"target {rules.target}: max_latency_ms = {rules.max_latency_ms:g} cannot be checked, this host is no such device; "
@@ -44,7 +50,7 @@ def choose(candidates: Sequence[Candidate], baseline: str, rules: Rules, *, meas
     reasons = {candidate.name: _rejection(candidate, rules, measured=measured) for candidate in candidates}
     passing = [candidate for candidate in candidates if not reasons[candidate.name]]
     if not passing:
-        raise LimitError(f"target {rules.target}: {_nearest(candidates, reasons, rules)}")
+        return _none(candidates, reasons, rules)
     chosen, reason = _pick(passing, baseline) if measured else (passing[0], "not measured: first in the profile's order")
     judgements = tuple(
         Judgement(name=candidate.name, verdict="rejected", reason=reasons[candidate.name])
@@ -63,8 +69,10 @@ def _rejection(candidate: Candidate, rules: Rules, *, measured: bool) -> str:
         return (
             f"its outputs differ from the float model's: relative error {parity.relative:.2g}, agreement {parity.agreement:.4f}"
         )
-    if candidate.checked.drop > rules.max_drop:
-        return f"{rules.metric} drops by {candidate.checked.drop:.4f} on validation data, more than {rules.max_drop:g}"
+    if candidate.checked.drop.value > rules.max_drop:
+        return f"{rules.metric} drops by {candidate.checked.drop.value:.4f} on validation data, more than {rules.max_drop:g}"
+    if rules.max_size_kb is not None and candidate.size_bytes > rules.max_size_kb * BYTES_PER_KB:
+        return f"size is {candidate.size_bytes / BYTES_PER_KB:.1f} kB, the limit {rules.max_size_kb:g} kB"
     if not measured:
         return ""
     if candidate.latency is None:
@@ -104,14 +112,21 @@ def _why_not(candidate: Candidate, chosen: Candidate, baseline: str) -> str:
     return f"not to be told from {chosen.name}, and behind it in the profile's order"
 
 
-def _nearest(candidates: Sequence[Candidate], reasons: dict[str, str], rules: Rules) -> str:
-    """Which variant came closest, by latency where that was what failed, else by the metric."""
-    slow = [item for item in candidates if item.latency is not None and reasons[item.name].startswith("p90")]
+def _none(candidates: Sequence[Candidate], reasons: dict[str, str], rules: Rules) -> Choice:
+    """Which variant came closest: by what it misses, latency before size before the metric, for that is how much is met."""
+    slow = [item for item in candidates if reasons[item.name].startswith("p90")]
+    large = [item for item in candidates if reasons[item.name].startswith("size")]
     if slow:
         nearest = min(slow, key=lambda item: _latency(item).p90_ns)
-        return f"no variant meets max_latency_ms = {rules.max_latency_ms:g}; nearest is {nearest.name} with p90 {_ms(_latency(nearest))} ms"
-    nearest = min(candidates, key=lambda item: (not item.checked.parity.ok, item.checked.drop))
-    return f"no variant passed; nearest is {nearest.name}: {reasons[nearest.name]}"
+        text = f"no variant meets max_latency_ms = {rules.max_latency_ms:g}; nearest is {nearest.name} with p90 {_ms(_latency(nearest))} ms"
+    elif large:
+        nearest = min(large, key=lambda item: item.size_bytes)
+        text = f"no variant meets max_size_kb = {rules.max_size_kb:g}; nearest is {nearest.name} with {nearest.size_bytes / BYTES_PER_KB:.1f} kB"
+    else:
+        nearest = min(candidates, key=lambda item: (not item.checked.parity.ok, item.checked.drop.value))
+        text = f"no variant passed; nearest is {nearest.name}: {reasons[nearest.name]}"
+    judgements = tuple(Judgement(name=item.name, verdict="rejected", reason=reasons[item.name]) for item in candidates)
+    return Choice(chosen="", reason=f"target {rules.target}: {text}", judgements=judgements, nearest=nearest.name)
 
 
 def _latency(candidate: Candidate) -> LatencyResult:

@@ -1,6 +1,7 @@
 """What does each stage hand to the next? The types show how far along the way to a package something is.
 
-DataSplits -> TrainedModel -> Variant (converted or compressed) -> CheckedModel -> MeasuredModels -> Choice -> Package
+DataSplits -> TrainedModel -> FloatModel (one a form) -> Variant (one a scheme) -> CheckedModel -> MeasuredModels -> Choice
+-> TestedModel -> Package
 
 File names are relative to the folder of the `Stored` that carries the product.
 """
@@ -10,9 +11,20 @@ from typing import Literal
 import msgspec
 
 from runtime.contract.artifact import OptionValue, OutputKind, TensorSpec
-from toolchain.pipeline.record import LatencyResult, MetricResult, ParityResult, TrainingResult
+from toolchain.pipeline.record import (
+    DropResult,
+    LatencyResult,
+    MetricResult,
+    ParityResult,
+    ProfileResult,
+    SliceResult,
+    TrainingResult,
+)
 
-Precision = Literal["float32", "int8"]
+Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
+
+BASE = "base"
+"""The form that is the recipe's own network, trained or as it came."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
@@ -34,11 +46,19 @@ class SteeringData(msgspec.Struct, frozen=True, kw_only=True):
     digest: str
 
 
+class SliceColumn(msgspec.Struct, frozen=True, kw_only=True):
+    """A column the data source names to look at parts of the test split. file: .npy of text, one value an example."""
+
+    name: str
+    file: str
+
+
 class HeldOutData(msgspec.Struct, frozen=True, kw_only=True):
     """The test split: read once, by the stage that states the final figure, after every choice is made."""
 
     test: Split
     digest: str
+    slices: tuple[SliceColumn, ...] = ()
 
 
 class DataSplits(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,12 +84,15 @@ class TrainedModel(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Variant(msgspec.Struct, frozen=True, kw_only=True):
-    """One form of the model an engine can open.
+    """One model an engine can open: a form of the network, compressed by a scheme.
 
+    name: "ENGINE-SCHEME", with "FORM-" before it unless the form is the base. precision: of most of its arithmetic.
     files: every file of it, model_file among them. inputs, outputs: as the engine sees them, described as the data is.
     """
 
     name: str
+    form: str = BASE
+    scheme: str
     engine: str
     precision: Precision
     model_file: str
@@ -81,17 +104,30 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
-    """The float ONNX every other variant is made from, with the outputs it must reproduce on the validation split."""
+    """One form of the network as float ONNX, with the outputs it must reproduce on the validation split.
 
+    parameters, macs: of one example, 0 where they are not known. training: how its weights were found or recovered.
+    rejected: why no variant shall be made of it, "" where they shall; control: the deciding metric it had to beat.
+    """
+
+    form: str = BASE
     variant: Variant
     reference: tuple[str, ...]
+    parameters: int = 0
+    macs: int = 0
+    training: TrainingResult | None = None
+    control: float | None = None
+    rejected: str = ""
 
 
 class CheckedModel(msgspec.Struct, frozen=True, kw_only=True):
-    """A variant's quality on the validation split, through the engine that will serve it."""
+    """A variant's quality on the validation split, through the engine that will serve it.
+
+    drop: against the base's float model; parity: with the float model of its own form.
+    """
 
     metrics: tuple[MetricResult, ...]
-    drop: float
+    drop: DropResult
     parity: ParityResult
 
 
@@ -100,6 +136,12 @@ class MeasuredModels(msgspec.Struct, frozen=True, kw_only=True):
 
     latencies: dict[str, LatencyResult]
     conditions: dict[str, str]
+
+
+class ProfiledModels(msgspec.Struct, frozen=True, kw_only=True):
+    """Where time and memory of the variants of one target go, by variant."""
+
+    profiles: dict[str, ProfileResult]
 
 
 class Judgement(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,11 +153,12 @@ class Judgement(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Which variant a target gets."""
+    """Which variant a target gets; where none passed, `chosen` is "" and `nearest` the one that came closest."""
 
     chosen: str
     reason: str
     judgements: tuple[Judgement, ...]
+    nearest: str = ""
 
 
 class TestedModel(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +166,9 @@ class TestedModel(msgspec.Struct, frozen=True, kw_only=True):
 
     metrics: tuple[MetricResult, ...]
     confusion: tuple[tuple[int, ...], ...]
+    drop: DropResult
+    resolution: float
+    slices: tuple[SliceResult, ...] = ()
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,12 +6,14 @@ Nothing under OUT changes before every stage has succeeded; each artifact direct
 import datetime
 import hashlib
 import platform
+import shutil
+import tempfile
 import time
 from pathlib import Path
 
-from toolchain.errors import UsageError
+from toolchain.errors import LimitError, UsageError
 from toolchain.files import files_below, install_folder, sha256_file
-from toolchain.pipeline.build import Build, Finished, Outcome, Settings
+from toolchain.pipeline.build import Build, Finished, NoneFitsError, Outcome, Settings
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import BuildResult, DataSummary, TargetResult
@@ -20,6 +22,8 @@ from toolchain.recipe import load_recipe
 from toolchain.targets import this_host
 
 REPORT_NAME = "report.html"
+NEAREST = "nearest"
+"""Folder beside the releases for models that missed a limit."""
 TRACKED = "tracked"
 """Under this name the cache remembers which build of a project was tracked last, so that none is left out or told twice."""
 
@@ -39,11 +43,13 @@ def run_build(
     recipe = load_recipe(path, changes)
     host = this_host()
     runner = Runner(cache, progress, project=hashlib.sha256(f"{path}\0{recipe.model.name}".encode()).hexdigest())
+    release = (out or path.parent / "out") / recipe.model.name / recipe.model.version
     try:
         outcome = Build(recipe, path.parent, settings or Settings(), runner, host).run()
+    except NoneFitsError as error:
+        raise LimitError(f"{error}; saved as {_save_nearest(error, release)}, not to be released") from error
     finally:
         cache.hashes.save()
-    release = (out or path.parent / "out") / recipe.model.name / recipe.model.version
     installed = _install(outcome, release)
     result = BuildResult(
         build=outcome.build,
@@ -53,7 +59,9 @@ def run_build(
         seconds=round(time.monotonic() - started, 3),
         stages=tuple(runner.runs),
         data=_data(outcome),
-        training=outcome.trained.training if outcome.trained else None,
+        training=outcome.training,
+        forms=outcome.forms,
+        tuning=None,
         targets=tuple(_target(item, release) for item in outcome.targets),
         environment={"python": platform.python_version(), **dict(sorted(runner.environment.items()))},
         host=host.describe(),
@@ -80,6 +88,21 @@ def _install(outcome: Outcome, release: Path) -> bool:
                 raise UsageError(f"--out {final}: cannot be written: {error.strerror}") from error
             changed = True
     return changed
+
+
+def _save_nearest(error: NoneFitsError, release: Path) -> Path:
+    """Keep the model that came closest beside the releases, never among them: nothing there is an artifact."""
+    variant = error.nearest
+    final = release.parent.parent / NEAREST / release.parent.name / release.name / error.target
+    with tempfile.TemporaryDirectory() as work:
+        for name in variant.value.files:
+            shutil.copyfile(variant.folder / name, Path(work) / name)
+        (Path(work) / "why.txt").write_text(f"{variant.value.name}\n{error}\n", encoding="utf-8")
+        try:
+            install_folder(Path(work), final)
+        except OSError as cause:
+            raise UsageError(f"--out {final}: cannot be written: {cause.strerror}") from cause
+    return final
 
 
 def _digests(folder: Path) -> dict[str, str]:
@@ -122,4 +145,7 @@ def _target(item: Finished, release: Path) -> TargetResult:
         confusion=item.tested.confusion,
         manifest_sha256=item.package.value.manifest_sha256,
         path=str(release / tried.target.profile),
+        drop=item.tested.drop,
+        resolution=item.tested.resolution,
+        slices=item.tested.slices,
     )

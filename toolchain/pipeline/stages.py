@@ -10,6 +10,7 @@ import msgspec
 from runtime.contract.artifact import EVIDENCE_NAME, Evidence
 from runtime.contract.canonical import EVIDENCE_LIMIT, read_json
 from toolchain.benchmark.metrics import Metric
+from toolchain.compress.base import Form, Ground, Network, Scheme
 from toolchain.errors import UsageError
 from toolchain.files import sha256_file
 from toolchain.pipeline.choose import Candidate, Rules, choose
@@ -36,20 +37,26 @@ if TYPE_CHECKING:
 
     Pack = Callable[[Contents, Proof, Path], Package]
 
-ENGINE_TOOLS = {"onnxruntime": ("onnxruntime",), "openvino": ("openvino",)}
+ENGINE_TOOLS = {"onnxruntime": ("onnxruntime",), "openvino": ("openvino",), "tensorrt": ("tensorrt",)}
 
 
 def to_onnx(source: NetworkSource, trained: Stored[TrainedModel], data: Stored[SteeringData]) -> Stage[FloatModel]:
     def make(work: Path, progress: Progress) -> FloatModel:
-        from toolchain.convert.onnx import export
+        import numpy as np
 
-        variant = export(source, trained, data, work)
+        from toolchain.convert.onnx import export
+        from toolchain.train.network import with_weights
+
+        network = with_weights(source, trained.folder / trained.value.weights)
+        references = [np.load(trained.folder / name, mmap_mode="r") for name in trained.value.reference]
+        variant = export(network, references, data, work)
         for name in trained.value.reference:
             shutil.copyfile(trained.folder / name, work / name)
-        return FloatModel(variant=variant, reference=trained.value.reference)
+        parameters = sum(weight.numel() for weight in network.parameters())
+        return FloatModel(variant=variant, reference=trained.value.reference, parameters=parameters)
 
     return Stage(
-        name="convert to onnx", revision=1, kind=FloatModel, make=make, config=source.config,
+        name="convert to onnx", revision=2, kind=FloatModel, make=make, config=source.config,
         inputs={"trained model": trained.digest, "code of the network": source.code, "validation data": data.digest},
         tools=("torch", "onnx", "onnxscript", *source.tools), summary=lambda model: _size(model.variant),
     )  # fmt: skip
@@ -80,47 +87,71 @@ def from_onnx(path: Path, data: Stored[SteeringData]) -> Stage[FloatModel]:
     )  # fmt: skip
 
 
-def to_openvino(model: Stored[FloatModel]) -> Stage[Variant]:
-    def make(work: Path, progress: Progress) -> Variant:
-        from toolchain.convert.openvino import convert
+def form(wanted: Form, network: Network, base: Stored[FloatModel], data: Stored[SteeringData]) -> Stage[FloatModel]:
+    """Another network made from the trained one."""
 
-        return convert(model, work)
+    def make(work: Path, progress: Progress) -> FloatModel:
+        return wanted.make(network, base, data, work, progress)
 
+    def summary(model: FloatModel) -> str:
+        return f"rejected: {model.rejected}" if model.rejected else f"{model.parameters} parameters, {_size(model.variant)}"
+
+    training = {name: getattr(network.training, name) for name in network.training.__struct_fields__}
     return Stage(
-        name="convert to openvino", revision=2, kind=Variant, make=make, tools=("openvino",),
-        inputs={"float model": model.digest}, summary=_size,
+        name=f"make {wanted.name}", revision=wanted.revision, kind=FloatModel, make=make,
+        config={**wanted.config(network), "training": training, "metric": network.metric.identity, **network.source.config},
+        tools=("torch", "onnx", "onnxscript", *wanted.tools, *network.source.tools), summary=summary,
+        inputs={
+            "trained model": network.trained.digest, "code of the network": network.source.code, "float model": base.digest,
+            "training and validation data": data.digest,
+        },
     )  # fmt: skip
 
 
-def quantize_onnxruntime(model: Stored[FloatModel], data: Stored[SteeringData], rows: int, weight_bits: int) -> Stage[Variant]:
+def compress(scheme: Scheme, ground: Ground, name: str) -> Stage[Variant]:
+    """One variant for one engine."""
+
     def make(work: Path, progress: Progress) -> Variant:
-        from toolchain.compress.onnxruntime import quantize
+        return scheme.make(ground, name, work, progress)
 
-        return quantize(model, data, name=int8_name(weight_bits), rows=rows, weight_bits=weight_bits, work=work)
-
+    inputs = {"float model": ground.model.digest}
+    config, tools = scheme.config(ground), scheme.tools
+    if scheme.needs_data:
+        inputs["calibration data"] = ground.data.digest
+    if scheme.needs_network and ground.network is not None:
+        network = ground.network
+        inputs |= {"trained model": network.trained.digest, "code of the network": network.source.code}
+        config = {**config, **network.source.config}
+        tools = (*tools, *network.source.tools)
     return Stage(
-        name=f"quantize for onnxruntime, {weight_bits}-bit weights", revision=1, kind=Variant, make=make,
-        config={"calibration rows": rows, "weight bits": weight_bits}, tools=("onnxruntime", "onnx", "numpy"),
-        inputs={"float model": model.digest, "calibration data": data.digest}, summary=_size,
+        name=f"make {name}", revision=scheme.revision, kind=Variant, make=make, config=config, inputs=inputs, tools=tools,
+        summary=_size,
     )  # fmt: skip
 
 
 def check(
-    variant: Stored[Variant], model: Stored[FloatModel], data: Stored[SteeringData], metrics: Sequence[Metric]
+    variant: Stored[Variant],
+    form: Stored[FloatModel],
+    base: Stored[FloatModel],
+    data: Stored[SteeringData],
+    metrics: Sequence[Metric],
 ) -> Stage[CheckedModel]:
     def make(work: Path, progress: Progress) -> CheckedModel:
         from toolchain.benchmark.quality import check as check_quality
 
-        return check_quality(variant, model, data, metrics)
+        return check_quality(variant, form, base, data, metrics)
 
     def summary(checked: CheckedModel) -> str:
         first = checked.metrics[0]
         return f"validation {first.name} {first.value:.4f}, relative error {checked.parity.relative:.1e}"
 
     return Stage(
-        name=f"check {variant.value.name}", revision=1, kind=CheckedModel, make=make,
+        name=f"check {variant.value.name}", revision=2, kind=CheckedModel, make=make,
         config={"metrics": [metric.identity for metric in metrics]}, tools=("numpy", *ENGINE_TOOLS[variant.value.engine]),
-        inputs={"variant": variant.digest, "float model": model.digest, "validation data": data.digest}, summary=summary,
+        inputs={
+            "variant": variant.digest, "its float model": form.digest, "float model": base.digest, "validation data": data.digest,
+        },
+        summary=summary,
     )  # fmt: skip
 
 
@@ -182,29 +213,34 @@ def choose_variant(candidates: Sequence[Candidate], baseline: str, rules: Rules,
     config: dict[str, Any] = msgspec.to_builtins(rules)
     judged = {item.name: digest_of(msgspec.to_builtins(item)) for item in candidates}
     return Stage(
-        name=f"choose {rules.target}", revision=1, kind=Choice, make=make, target=rules.target, inputs=judged,
+        name=f"choose {rules.target}", revision=2, kind=Choice, make=make, target=rules.target, inputs=judged,
         config={**config, "order": [item.name for item in candidates], "baseline": baseline, "measured": measured},
-        summary=lambda choice: f"{choice.chosen}: {choice.reason}",
+        summary=lambda choice: f"{choice.chosen}: {choice.reason}".removeprefix(": "),
     )  # fmt: skip
 
 
-def test(
-    target: str, variant: Stored[Variant], data: Stored[HeldOutData], classes: tuple[str, ...], metrics: Sequence[Metric]
+def test(  # noqa: PLR0917 - exactly what the figures may depend on
+    target: str,
+    variant: Stored[Variant],
+    base: Stored[Variant],
+    data: Stored[HeldOutData],
+    classes: tuple[str, ...],
+    metrics: Sequence[Metric],
 ) -> Stage[TestedModel]:
     def make(work: Path, progress: Progress) -> TestedModel:
         from toolchain.benchmark.quality import test as test_quality
 
-        return test_quality(variant, data, classes, metrics)
+        return test_quality(variant, base, data, classes, metrics)
 
     def summary(tested: TestedModel) -> str:
         first = tested.metrics[0]
         return f"test {first.name} {first.value:.4f} ({first.low:.4f} to {first.high:.4f}, n = {first.n})"
 
     return Stage(
-        name=f"test {target}", revision=1, kind=TestedModel, make=make, target=target,
+        name=f"test {target}", revision=2, kind=TestedModel, make=make, target=target,
         config={"metrics": [metric.identity for metric in metrics], "classes": classes},
-        tools=("numpy", *ENGINE_TOOLS[variant.value.engine]),
-        inputs={"chosen variant": variant.digest, "held-out test data": data.digest}, summary=summary,
+        tools=("numpy", *ENGINE_TOOLS[variant.value.engine], *ENGINE_TOOLS[base.value.engine]),
+        inputs={"chosen variant": variant.digest, "float model": base.digest, "held-out test data": data.digest}, summary=summary,
     )  # fmt: skip
 
 
@@ -226,11 +262,6 @@ def pack(contents: "Contents", proof: "Proof", inputs: Mapping[str, str], make: 
         },
         summary=lambda package: f"manifest {package.manifest_sha256[:12]}",
     )  # fmt: skip
-
-
-def int8_name(weight_bits: int) -> str:
-    """The int8 variant for a profile: with 7-bit weights it is another one, safe where products are summed in 16 bits."""
-    return "onnxruntime-int8" if weight_bits == 8 else f"onnxruntime-int8-{weight_bits}bit"
 
 
 def _size(variant: Variant) -> str:

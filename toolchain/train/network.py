@@ -47,3 +47,15 @@ class NetworkSource:
         if not isinstance(network, torch.nn.Module):
             raise NetworkError(f"{KEY} {self.text!r} returned {type(network).__name__}, not a torch.nn.Module")
         return network
+
+
+def with_weights(source: NetworkSource, weights: Path) -> "nn.Module":
+    """The network with trained weights, in evaluation mode. Raises NetworkError when they belong to another one."""
+    import torch
+
+    network = source.build()
+    try:
+        network.load_state_dict(torch.load(weights, weights_only=True))
+    except RuntimeError as error:
+        raise NetworkError(f"the network differs from the one that was trained: {error}") from error
+    return network.eval()
