@@ -8,7 +8,7 @@ from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.stage import Runner, Stage, Stored
 from toolchain.recipe import Recipe
 
-REVISION = 1
+REVISION = 2
 
 
 def load_data(runner: Runner, recipe: Recipe, folder: Path) -> Stored[DataSplits]:
@@ -27,7 +27,8 @@ def load_data(runner: Runner, recipe: Recipe, folder: Path) -> Stored[DataSplits
         inputs, tools, _ = source.inputs()
         return Stage(
             name="load data", revision=REVISION, kind=DataSplits, make=make, inputs=inputs, tools=("numpy", *tools),
-            config={"options": recipe.data.options, "output_kind": recipe.model.output_kind}, summary=_summary,
+            config={"callable": source.reference.attribute, "options": recipe.data.options, "output_kind": recipe.model.output_kind},
+            summary=_summary,
         )  # fmt: skip
 
     _, _, distrust = source.inputs()

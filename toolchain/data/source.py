@@ -24,12 +24,28 @@ from toolchain.data.code import (
     local_modules,
 )
 from toolchain.data.trace import Recorder, Trace, recording
-from toolchain.errors import BuildError, DataError
+from toolchain.errors import BuildError, DataError, RecipeError
 from toolchain.files import write_durably
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.stage import ABSENT, digest_of
 
 KEY = "data.source"
+BUILT_IN = {"imagefolder": ("imagefolder", ("PIL",))}
+"""Sources by the word before the colon, each a module here with a callable `splits`, and what decides its result beside NumPy.
+
+What stands behind the colon is a path beside the recipe.
+"""
+
+_MANY = 100
+"""Files from which on a record names folders instead: a hundred thousand images are not told apart by name."""
+
+
+class Resolved(msgspec.Struct, frozen=True):
+    """A source's callable, the code it consists of, and the arguments it gets."""
+
+    reference: Reference
+    closure: Closure
+    arguments: dict[str, Any]
 
 
 class Memory(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +59,15 @@ class DataSource:
     """One `[data] source` with its options."""
 
     def __init__(self, text: str, options: dict[str, Any], folder: Path, cache: StageCache) -> None:
-        self.reference: Reference = find_callable(text, folder, KEY)
-        self.closure: Closure = closure_of(self.reference)
-        self.options = options
+        resolved = resolve(text, options, folder)
+        self.reference: Reference = resolved.reference
+        self.closure: Closure = resolved.closure
+        self._arguments = resolved.arguments
         self._cache = cache
         self.code = bytes_digest(self.closure)
         # The place belongs to what is remembered, though never to a key: a copy of the project reads its own files.
         static = {
-            "source": self.reference.attribute, "module": self.reference.module, "code": self.code, "options": options,
-            "place": str(self.reference.folder.resolve()),
+            "source": self.reference.text, "code": self.code, "options": options, "place": str(self.reference.folder.resolve()),
         }  # fmt: skip
         self._memory_path = cache.root / "traces" / digest_of(static)
 
@@ -84,7 +100,7 @@ class DataSource:
 
     def _call(self, function: Callable[..., Any]) -> Any:
         try:
-            return function(**self.options)
+            return function(**self._arguments)
         except BuildError:
             raise
         except Exception as error:
@@ -124,11 +140,27 @@ class DataSource:
             return f"unreadable: {error.strerror}"
 
 
+def resolve(text: str, options: dict[str, Any], folder: Path) -> Resolved:
+    """What a recipe's `data.source` stands for, without running it. Raises RecipeError."""
+    word, _, place = text.partition(":")
+    if word not in BUILT_IN:
+        reference = find_callable(text, folder, KEY)
+        return Resolved(reference, closure_of(reference), options)
+    if "path" in options:
+        raise RecipeError(f"data.options.path: {text!r} already names the path")
+    module, imports = BUILT_IN[word]
+    reference = Reference(text, f"toolchain.data.{module}", "splits", folder, None)
+    closure = Closure((Path(__file__).with_name(f"{module}.py"),), imports)
+    return Resolved(reference, closure, {**options, "path": str((folder / place).absolute())})
+
+
 def _by_name(what: str, names: tuple[str, ...], digest: Callable[[str], str]) -> dict[str, str]:
     """Digests by the last part of the path, for the rest of a path must not decide; several of one name count together."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        groups.setdefault(f"{what} {Path(name).name}", []).append(digest(name))
+        path = Path(name)
+        label, known = (path.name, digest(name)) if len(names) < _MANY else (f"in {path.parent.name}", path.name + digest(name))
+        groups.setdefault(f"{what} {label}", []).append(known)
     return {label: digests[0] if len(digests) == 1 else digest_of(digests) for label, digests in groups.items()}
 
 

@@ -1,7 +1,8 @@
 """Is what a source returned fit to train and judge on, and how does it lie on disk?
 
-A source returns {"train": (inputs, targets), "validation": ..., "test": ...} and may say "classes", "features", "layout" and
-"range". inputs: one array, or a dict of them by name; the first axis counts examples.
+A source returns {"train": (inputs, targets), "validation": ..., "test": ...} and may say "classes", "features", "layout",
+"range" and "slices". inputs: one array, or a dict of them by name; the first axis counts examples. slices: {name: {"test":
+texts or whole numbers, one a test row}}, to judge parts of the test split apart.
 """
 
 import difflib
@@ -15,11 +16,12 @@ import msgspec
 import numpy as np
 
 from runtime.contract.artifact import Datatype, OutputKind, TensorSpec
+from toolchain.data.notes import notes_on
 from toolchain.errors import DataError
-from toolchain.pipeline.products import DataSplits, HeldOutData, Split, SteeringData
+from toolchain.pipeline.products import DataSplits, HeldOutData, SliceColumn, Split, SteeringData
 
 SPLITS = ("train", "validation", "test")
-DESCRIPTIONS = ("classes", "features", "layout", "range")
+DESCRIPTIONS = ("classes", "features", "layout", "range", "slices")
 ONLY_INPUT = "input"
 """Name of the input tensor where the source returns one bare array."""
 
@@ -42,21 +44,21 @@ def prepare(result: Any, output_kind: OutputKind, folder: Path) -> DataSplits:
     splits = {name: _examples(name, result[name]) for name in SPLITS}
     inputs = _describe(splits, result)
     classes = _classes(splits, result, output_kind)
-    notes = (*_leaks(splits), *_absent(splits, classes))
+    columns = _slices(result.get("slices"), len(splits["test"].targets))
     counts = {name: _count(part.targets, len(classes)) for name, part in splits.items()} if classes else {}
     written = {name: _write(folder, name, part) for name, part in splits.items()}
     said = repr((inputs, classes, output_kind))
     steering = _digest([splits["train"], splits["validation"]], said)
-    held_out = _digest([splits["test"]], said)
+    held_out = _digest([splits["test"]], said, columns)
     return DataSplits(
         steering=SteeringData(
             train=written["train"], validation=written["validation"], inputs=inputs, classes=classes, output_kind=output_kind,
             digest=steering,
         ),
-        held_out=HeldOutData(test=written["test"], digest=held_out),
+        held_out=HeldOutData(test=written["test"], digest=held_out, slices=_write_slices(folder, columns)),
         fingerprint=hashlib.sha256(f"{steering}{held_out}".encode()).hexdigest(),
         class_counts=counts,
-        notes=notes,
+        notes=notes_on(splits, classes),
     )  # fmt: skip
 
 
@@ -179,25 +181,35 @@ def _classes(splits: dict[str, Examples], result: Mapping[str, Any], output_kind
     return names
 
 
-def _absent(splits: dict[str, Examples], classes: tuple[str, ...]) -> list[str]:
-    return [
-        f"split {name!r} has no example of class {classes[index]}"
-        for name, part in splits.items()
-        for index in sorted(set(range(len(classes))) - set(np.unique(part.targets).tolist()))
-    ]
+def _slices(given: Any, rows: int) -> dict[str, np.ndarray]:
+    """The columns as text by name, in sorted order."""
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        raise DataError(f"'slices' is {type(given).__name__}; expected {{name: {{'test': one text or whole number a row}}}}")
+    return {str(name): _column(str(name), given[name], rows) for name in sorted(given, key=str)}
 
 
-def _leaks(splits: dict[str, Examples]) -> list[str]:
-    """Rows of the test split that training or validation has seen: not refused, for real data repeats itself, but said."""
-    steering = _row_digests(splits["train"]) | _row_digests(splits["validation"])
-    both = len(_row_digests(splits["test"]) & steering)
-    return [f"{both} distinct test examples also occur in training or validation data"] if both else []
+def _column(name: str, given: Any, rows: int) -> np.ndarray:
+    if not isinstance(given, Mapping) or set(given) != {"test"}:
+        raise DataError(f"slice {name!r}: expected {{'test': values}}, for the test split alone is judged by its parts")
+    values = np.asarray(given["test"])
+    if values.ndim != 1 or values.dtype.kind not in "iubU":
+        raise DataError(
+            f"slice {name!r}: values are {values.dtype}{list(values.shape)}; expected one text or whole number a row "
+            "(put measured numbers into named ranges first)"
+        )
+    if len(values) != rows:
+        raise DataError(f"slice {name!r} has {len(values)} values for {rows} test rows")
+    return values.astype(np.str_)
 
 
-def _row_digests(part: Examples) -> set[bytes]:
-    rows = len(part.targets)
-    parts = [array.reshape(rows, -1) for array in part.inputs.values()]
-    return {hashlib.sha256(b"".join(array[row].tobytes() for array in parts)).digest() for row in range(rows)}
+def _write_slices(folder: Path, columns: Mapping[str, np.ndarray]) -> tuple[SliceColumn, ...]:
+    written = []
+    for index, (name, values) in enumerate(columns.items()):
+        written.append(SliceColumn(name=name, file=f"test.slice.{index}.npy"))
+        np.save(folder / written[-1].file, values)
+    return tuple(written)
 
 
 def _count(targets: np.ndarray, classes: int) -> tuple[int, ...]:
@@ -213,8 +225,10 @@ def _write(folder: Path, name: str, part: Examples) -> Split:
     return Split(rows=len(part.targets), inputs=tuple(files), targets=f"{name}.targets.npy")
 
 
-def _digest(parts: list[Examples], said: str) -> str:
+def _digest(parts: list[Examples], said: str, columns: Mapping[str, np.ndarray] | None = None) -> str:
     digest = hashlib.sha256(said.encode())
+    for name, values in (columns or {}).items():
+        digest.update(repr((name, values.tolist())).encode())
     for part in parts:
         for name, array in [*part.inputs.items(), ("", part.targets)]:
             digest.update(f"\0{name}\0{array.dtype}\0{array.shape}\0".encode())

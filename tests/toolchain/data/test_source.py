@@ -59,11 +59,11 @@ class Folder:
             f"import numpy as np\nfrom pathlib import Path\nHERE = Path(__file__).parent\ndef splits():\n{lines}\n{tail}",
         )
 
-    def load(self, *, rehash: bool = False) -> StageRun:
+    def load(self, *, rehash: bool = False, function: str = "splits") -> StageRun:
         cache = StageCache(self.path / "cache", rehash=rehash)
         document = {
             "model": {"name": "m", "version": "1.0.0", "network": "a.py:b"},
-            "data": {"source": "source.py:splits", "options": self.options},
+            "data": {"source": f"source.py:{function}", "options": self.options},
         }
         runner = Runner(cache, Silent(), "project")
         load_data(runner, parse_recipe(document, "recipe.toml"), self.path)
@@ -264,6 +264,31 @@ def test_a_lost_trace_is_a_miss(folder: Folder) -> None:
     for path in (folder.path / "cache" / "traces").iterdir():
         path.unlink()
     assert folder.load().ran
+
+
+def test_another_function_of_the_same_file_is_another_source(folder: Folder) -> None:
+    """Both read the same file, so nothing but the callable's name tells them apart."""
+    folder.write("source.py", SOURCE + "\ndef doubled():\n    return splits(factor=2)\n")
+    first = folder.load()
+    doubled = folder.load(function="doubled")
+    assert doubled.output != first.output
+    assert folder.load().output == first.output
+    assert folder.load(function="doubled").output == doubled.output
+
+
+def test_a_hundred_files_are_told_apart_by_folder(folder: Folder) -> None:
+    for index in range(120):
+        folder.write(f"rows/{index % 2}/{index}.txt", str(index))
+    folder.source("""values = [[float(path.read_text())] for path in sorted((HERE / "rows").glob("*/*.txt"))]""")
+    folder.load()
+    assert not folder.load().ran
+    folder.write("rows/1/17.txt", "5")
+    assert folder.load().why == "file in 1 changed"
+    zero, two = (folder.path / "rows" / "0" / f"{name}.txt" for name in (0, 2))
+    both = zero.read_text(), two.read_text()
+    two.write_text(both[0])
+    zero.write_text(both[1])
+    assert folder.load().why == "file in 0 changed"
 
 
 def test_a_failing_source_is_named(folder: Folder) -> None:

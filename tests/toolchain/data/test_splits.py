@@ -99,11 +99,35 @@ def test_digests_of_the_two_halves_are_independent(tmp_path: Path) -> None:
     assert changed.held_out.digest == before.held_out.digest
 
 
-def test_test_examples_seen_in_training_are_said(tmp_path: Path) -> None:
-    result = good()
-    result["test"][0][1] = result["train"][0][0]
-    splits = prepare(result, "classification", tmp_path)
-    assert splits.notes == ("1 distinct test examples also occur in training or validation data",)
+def test_slices_of_the_test_split_are_kept_as_text(tmp_path: Path) -> None:
+    columns = {"site": {"test": np.array(["oslo", "rome", "oslo", "rome"])}, "hour": {"test": [3, 4, 3, 3]}}
+    splits = prepare(good() | {"slices": columns}, "classification", tmp_path)
+    kept = {column.name: np.load(tmp_path / column.file).tolist() for column in splits.held_out.slices}
+    assert kept == {"hour": ["3", "4", "3", "3"], "site": ["oslo", "rome", "oslo", "rome"]}
+
+
+def test_slices_belong_to_the_held_out_half_alone(tmp_path: Path) -> None:
+    plain = prepare(good(), "classification", tmp_path)
+    sliced = prepare(good() | {"slices": {"site": {"test": ["a", "b", "a", "b"]}}}, "classification", tmp_path)
+    assert sliced.steering.digest == plain.steering.digest
+    assert sliced.held_out.digest != plain.held_out.digest
+
+
+@pytest.mark.parametrize(
+    ("slices", "message"),
+    [
+        (["a"], "'slices' is list; expected {name"),
+        ({"site": ["a"] * 4}, "slice 'site': expected {'test': values}"),
+        ({"site": {"test": ["a"] * 4, "train": ["a"] * 8}}, "slice 'site': expected {'test': values}"),
+        ({"site": {"test": ["a"] * 3}}, "slice 'site' has 3 values for 4 test rows"),
+        ({"age": {"test": [0.5] * 4}}, "slice 'age': values are float64.* named ranges first"),
+        ({"site": {"test": [["a"]] * 4}}, r"slice 'site': values are <U1\[4, 1\]"),
+    ],
+)
+def test_slices_that_do_not_fit_are_refused(tmp_path: Path, slices: Any, message: str) -> None:
+    with pytest.raises(DataError, match=message):
+        prepare(good() | {"slices": slices}, "classification", tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_several_inputs_keep_their_names_and_order(tmp_path: Path) -> None:
