@@ -125,13 +125,17 @@ class Consent(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Lineage(msgspec.Struct, frozen=True, kw_only=True):
-    """Digests of everything the payload was made from."""
+    """Digests of everything the payload was made from.
+
+    conditions: what else its bits depend on ("GPU NVIDIA H200", "2 threads"); empty where the inputs alone decide them.
+    """
 
     recipe: Sha256
     data: Sha256
     code: Sha256
     lock: Sha256
     seeds: tuple[int, ...] = ()
+    conditions: tuple[str, ...] = ()
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

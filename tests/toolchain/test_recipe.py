@@ -52,7 +52,7 @@ def test_defaults_fill_everything_else() -> None:
         ({"model": 3}, "recipe.toml: model: Expected `object`, got `int`"),
         ({"metric": []}, "recipe.toml: metric: Expected `array` of length >= 1"),
         ({"target": [{"profile": "x", "max_latency_ms": -1}]}, "recipe.toml: target[0].max_latency_ms: Expected `float` > 0.0"),
-        ({"compress": {"methods": ["prune"]}}, "recipe.toml: compress.methods[0]: Invalid enum value 'prune'"),
+        ({"compress": {"methods": ["melt"]}}, "recipe.toml: compress.methods[0]: Invalid enum value 'melt'"),
         ({"target": [{"profile": "a"}, {"profile": "a"}]}, "two targets have profile 'a'"),
         ({"metric": [{"name": "rmse"}, {"name": "rmse"}]}, "two [[metric]] tables have the same name"),
         ({"model": {**MINIMAL["model"], "network": "onnx:a.onnx"}, "train": {"epochs": 1}}, "[train] cannot train an ONNX file"),

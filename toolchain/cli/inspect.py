@@ -62,7 +62,9 @@ def _show(artifact: "Artifact") -> None:
     else:
         rows.append(("latency", "not measured on a device of this profile"))
     rows += [(name, getattr(manifest.lineage, name)) for name in ("recipe", "data", "code", "lock")]
-    rows += [("seeds", ", ".join(map(str, manifest.lineage.seeds))), ("built", evidence.started_at)]
+    lineage = manifest.lineage
+    rows += [("seeds", ", ".join(map(str, lineage.seeds))), ("bits depend on", ", ".join(lineage.conditions) or "the above alone")]
+    rows += [("built", evidence.started_at)]
     rows += [(f"tracking {name}", value) for name, value in evidence.tracking.items()]
     rows += [(entry.name, f"{size(entry.size_bytes)}  {entry.sha256}") for entry in manifest.files]
     emit_table(("", ""), rows)

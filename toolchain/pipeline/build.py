@@ -238,7 +238,7 @@ class Build:
         )  # fmt: skip
         contents = Contents(
             recipe=self.recipe, target=tried.target, profile=tried.profile, splits=splits, model=base, variant=tried.chosen,
-            tested=tested.value, choice=tried.choice.value, lineage=self._lineage(splits.value),
+            tested=tested.value, choice=tried.choice.value, lineage=self._lineage(steered),
             engine_version=_engine_version(tried.chosen.value.engine),
         )  # fmt: skip
         host = self.host.describe() | (tried.latencies.conditions if tried.latencies else {})
@@ -254,13 +254,15 @@ class Build:
         stage = stages.pack(contents, proof, inputs, make=pack)
         return Finished(tried=tried, tested=tested.value, package=self.runner.execute(stage))
 
-    def _lineage(self, splits: DataSplits) -> Lineage:
+    def _lineage(self, steered: Steered) -> Lineage:
+        splits = steered.splits.value
         source = DataSource(self.recipe.data.source, self.recipe.data.options, self.folder, self.runner.cache)
         code = {"data": meaning_digest(source.closure), "network": self.source.code if self.source else ""}
+        training = steered.trained.training if steered.trained else None
         return Lineage(
             recipe=self.recipe.sha256, data=splits.fingerprint, code=digest_of(code),
             lock=digest_of(dict(sorted(self.runner.environment.items()))),
-            seeds=(self.recipe.train.seed,) if self.recipe.train else (),
+            seeds=(self.recipe.train.seed,) if self.recipe.train else (), conditions=training.conditions if training else (),
         )  # fmt: skip
 
 

@@ -205,7 +205,8 @@ def _lineage(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     lineage = manifest.lineage
     digests = (("Recipe", lineage.recipe), ("Data", lineage.data), ("Code", lineage.code), ("Lock", lineage.lock))
     seeds = ", ".join(str(seed) for seed in lineage.seeds) or wording.MISSING
-    return (*((name, wording.short(digest, 16)) for name, digest in digests), ("Seeds", seeds))
+    conditions = (("Bits depend on", ", ".join(lineage.conditions)),) if lineage.conditions else ()
+    return (*((name, wording.short(digest, 16)) for name, digest in digests), ("Seeds", seeds), *conditions)
 
 
 def _conditions(evidence: Evidence | None) -> tuple[tuple[str, str], ...]:

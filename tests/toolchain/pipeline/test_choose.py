@@ -5,7 +5,7 @@ import pytest
 from toolchain.errors import LimitError
 from toolchain.pipeline.choose import Candidate, Rules, choose
 from toolchain.pipeline.products import CheckedModel, Choice
-from toolchain.pipeline.record import LatencyResult, MetricResult, ParityResult
+from toolchain.pipeline.record import DropResult, LatencyResult, MetricResult, ParityResult
 
 FLOAT, VINO, INT8 = "onnxruntime-float32", "openvino-float32", "onnxruntime-int8"
 
@@ -18,6 +18,7 @@ def candidate(
     ok: bool = True,
     p90_us: int = 100,
     unlike: str = "",
+    size_bytes: int = 1000,
 ) -> Candidate:
     metric = MetricResult(name="accuracy", goal="max", value=0.9, low=0.8, high=0.95, n=100, split="validation")
     parity = ParityResult(max_abs=0.1, relative=0.01, agreement=1.0, ok=ok)
@@ -27,7 +28,9 @@ def candidate(
             p50_ns=p90_us * 900, p90_ns=p90_us * 1000, p99_ns=p90_us * 1100, mean_ns=p90_us * 950, samples=1000, threads=1,
             batch=1, ratio=sum(ratio) / 2, ratio_low=ratio[0], ratio_high=ratio[1],
         )  # fmt: skip
-    return Candidate(name=name, checked=CheckedModel(metrics=(metric,), drop=drop, parity=parity), latency=latency, unlike=unlike)
+    lost = DropResult(value=drop, low=drop - 0.01, high=drop + 0.01, n=100)
+    checked = CheckedModel(metrics=(metric,), drop=lost, parity=parity)
+    return Candidate(name=name, checked=checked, size_bytes=size_bytes, latency=latency, unlike=unlike)
 
 
 def rules(**changes: object) -> Rules:
@@ -64,11 +67,20 @@ def test_metric_limit_below_at_above(drop: float, chosen: str) -> None:
 
 @pytest.mark.parametrize(("p90_us", "passes"), [(99, True), (100, True), (101, False)])
 def test_latency_limit_below_at_above(p90_us: int, passes: bool) -> None:
-    if passes:
-        assert decide(candidate(FLOAT, p90_us=p90_us), max_latency_ms=0.1).chosen == FLOAT
-    else:
-        with pytest.raises(LimitError, match=r"nearest is onnxruntime-float32 with p90 0\.101 ms"):
-            decide(candidate(FLOAT, p90_us=p90_us), max_latency_ms=0.1)
+    choice = decide(candidate(FLOAT, p90_us=p90_us), max_latency_ms=0.1)
+    assert choice.chosen == (FLOAT if passes else "")
+    if not passes:
+        assert choice.nearest == FLOAT
+        assert "nearest is onnxruntime-float32 with p90 0.101 ms" in choice.reason
+
+
+@pytest.mark.parametrize(("size_bytes", "passes"), [(999, True), (1000, True), (1001, False)])
+def test_size_limit_below_at_above(size_bytes: int, passes: bool) -> None:
+    choice = decide(candidate(FLOAT, size_bytes=size_bytes), max_size_kb=1.0)
+    assert choice.chosen == (FLOAT if passes else "")
+    if not passes:
+        assert choice.nearest == FLOAT
+        assert "no variant meets max_size_kb = 1; nearest is onnxruntime-float32 with 1.0 kB" in choice.reason
 
 
 def test_every_variant_gets_a_verdict_and_a_reason() -> None:
@@ -87,8 +99,10 @@ def test_a_variant_that_differs_from_the_network_is_rejected() -> None:
 
 
 def test_no_variant_left_names_the_nearest() -> None:
-    with pytest.raises(LimitError, match=r"nearest is openvino-float32: accuracy drops by 0\.0200"):
-        decide(candidate(FLOAT, drop=0.03), candidate(VINO, (1.0, 1.0), drop=0.02))
+    choice = decide(candidate(FLOAT, drop=0.03), candidate(VINO, (1.0, 1.0), drop=0.02))
+    assert (choice.chosen, choice.nearest) == ("", VINO)
+    assert "nearest is openvino-float32: accuracy drops by 0.0200" in choice.reason
+    assert [item.verdict for item in choice.judgements] == ["rejected", "rejected"]
 
 
 def test_float_baseline_over_its_limit_leaves_the_rest() -> None:
