@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Any
 
 from toolchain.data.code import callable_in, closure_of, distributions, find_callable, loaded, meaning_digest
 from toolchain.errors import BuildError, NetworkError
+from toolchain.files import sha256_file
+from toolchain.pipeline.stage import digest_of
 from toolchain.recipe import ModelSection
 
 if TYPE_CHECKING:  # torch takes seconds to import; only a stage that runs pays them
@@ -16,7 +18,10 @@ ONNX = "onnx:"
 
 
 class NetworkSource:
-    """The network of one recipe: "FILE:callable", "package.module:callable" or "torchvision:NAME"."""
+    """The network of one recipe: "FILE:callable", "package.module:callable" or "torchvision:NAME".
+
+    An option that names a file beside the recipe, such as a checkpoint the callable loads, counts by the file's contents.
+    """
 
     def __init__(self, model: ModelSection, folder: Path) -> None:
         self.text = model.network
@@ -25,7 +30,8 @@ class NetworkSource:
         text = f"torchvision.models:{name}" if self.text.startswith(TORCHVISION) else self.text
         self.reference = find_callable(text, folder, KEY)
         closure = closure_of(self.reference)
-        self.code = meaning_digest(closure)
+        files = [folder / value for value in model.options.values() if isinstance(value, str) and (folder / value).is_file()]
+        self.code = digest_of([meaning_digest(closure), *map(sha256_file, files)]) if files else meaning_digest(closure)
         self.tools = tuple(sorted({tool for imported in closure.imports for tool in distributions(imported)}))
 
     @property
