@@ -67,7 +67,7 @@ class OnnxRuntimeBackend:
             raise EngineMissingError(f"onnxruntime cannot be imported ({error}); {_INSTALL}") from error
         try:
             session = onnxruntime.InferenceSession(
-                str(model), _session_options(onnxruntime, chosen), providers=["CPUExecutionProvider"]
+                str(model), session_options(onnxruntime, chosen), providers=["CPUExecutionProvider"]
             )
         except Exception as error:
             raise ModelLoadError(f"onnxruntime cannot open {model.name}: {error}") from error
@@ -95,7 +95,8 @@ class OnnxRuntimeModel:
         self._session = None
 
 
-def _session_options(onnxruntime: Any, options: OnnxRuntimeOptions) -> Any:
+def session_options(onnxruntime: Any, options: OnnxRuntimeOptions) -> Any:
+    """How a model is opened: everything but the provider. onnxruntime: the module, so that this one need not import it."""
     levels = onnxruntime.GraphOptimizationLevel
     session = onnxruntime.SessionOptions()
     session.intra_op_num_threads = options.threads

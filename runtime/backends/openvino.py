@@ -60,7 +60,7 @@ class OpenVinoBackend:
         except ImportError as error:
             raise EngineMissingError(f"openvino cannot be imported ({error}); {_INSTALL}") from error
         try:
-            compiled = openvino.Core().compile_model(str(model), _DEVICE, _properties(chosen))
+            compiled = openvino.Core().compile_model(str(model), _DEVICE, properties(chosen))
         except Exception as error:
             raise ModelLoadError(f"openvino cannot open {model.name}: {error}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
@@ -94,7 +94,8 @@ class OpenVinoModel:
         self._request = None
 
 
-def _properties(options: OpenVinoOptions) -> dict[str, Any]:
+def properties(options: OpenVinoOptions) -> dict[str, Any]:
+    """How a model is compiled, as the engine spells it."""
     return {
         "INFERENCE_PRECISION_HINT": options.precision,
         "INFERENCE_NUM_THREADS": options.threads,
