@@ -58,3 +58,14 @@ def test_predicted_understands_scores_a_lone_probability_and_labels() -> None:
     assert predicted(np.array([[0.1, 0.9], [2.0, 1.0]])).tolist() == [1, 0]
     assert predicted(np.array([[0.4], [0.6]])).tolist() == [0, 1]
     assert predicted(np.array([2, 0])).tolist() == [2, 0]
+
+
+def test_roc_auc_agrees_with_scikit_learn_on_ties_too() -> None:
+    generator = np.random.default_rng(4)
+    targets = np.arange(90) % 3 == 0
+    scores = generator.normal(size=(90, 1)).round(0) + targets[:, None]
+    expected = sklearn.metrics.roc_auc_score(targets, scores[:, 0])
+    assert SCORES["roc_auc"](scores, targets.astype(np.int64)) == pytest.approx(expected, abs=1e-12)
+    both = np.concatenate([-scores, scores], axis=1)
+    assert SCORES["roc_auc"](both, targets.astype(np.int64)) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(SCORES["roc_auc"](scores, np.zeros(90, np.int64)))
