@@ -21,14 +21,16 @@ class NetworkSource:
     """The network of one recipe: "FILE:callable", "package.module:callable" or "torchvision:NAME".
 
     An option that names a file beside the recipe, such as a checkpoint the callable loads, counts by the file's contents.
+    key: of the recipe, for errors.
     """
 
-    def __init__(self, model: ModelSection, folder: Path) -> None:
+    def __init__(self, model: ModelSection, folder: Path, key: str = KEY) -> None:
+        self.key = key
         self.text = model.network
         self.options = model.options
         name = self.text.removeprefix(TORCHVISION)
         text = f"torchvision.models:{name}" if self.text.startswith(TORCHVISION) else self.text
-        self.reference = find_callable(text, folder, KEY)
+        self.reference = find_callable(text, folder, key)
         closure = closure_of(self.reference)
         files = [folder / value for value in model.options.values() if isinstance(value, str) and (folder / value).is_file()]
         self.code = digest_of([meaning_digest(closure), *map(sha256_file, files)]) if files else meaning_digest(closure)
@@ -42,16 +44,16 @@ class NetworkSource:
         """A fresh network with its initial weights. Raises RecipeError or NetworkError."""
         import torch
 
-        with loaded(self.reference, KEY) as module:
-            make = callable_in(module, self.reference, KEY)
+        with loaded(self.reference, self.key) as module:
+            make = callable_in(module, self.reference, self.key)
             try:
                 network = make(**self.options)
             except BuildError:
                 raise
             except Exception as error:
-                raise NetworkError(f"{KEY} {self.text!r} with options {self.options}: {type(error).__name__}: {error}") from error
+                raise NetworkError(f"{self.key} {self.text!r} with options {self.options}: {type(error).__name__}: {error}") from error
         if not isinstance(network, torch.nn.Module):
-            raise NetworkError(f"{KEY} {self.text!r} returned {type(network).__name__}, not a torch.nn.Module")
+            raise NetworkError(f"{self.key} {self.text!r} returned {type(network).__name__}, not a torch.nn.Module")
         return network
 
 
