@@ -172,7 +172,10 @@ class Build:
             from toolchain.convert.start import onnx_file
 
             return None, self.runner.execute(stages.from_onnx(onnx_file(self.recipe.model, self.folder), data))
-        training = Training(recipe=self.recipe, folder=self.folder, source=self.source, metric=self.metrics[0], data=data)
+        training = Training(
+            recipe=self.recipe, folder=self.folder, source=self.source, metric=self.metrics[0], data=data,
+            partial=self.runner.cache.partial,
+        )  # fmt: skip
         trained = self.runner.execute(training.stage())
         return trained, self.runner.execute(stages.to_onnx(self.source, trained, data))
 

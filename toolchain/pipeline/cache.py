@@ -1,7 +1,8 @@
 """Where do results of stages live between builds, and when may one be used again?
 
 ROOT/stages/KEY/{record.json, files/...}: one folder per result, written in ROOT/work and renamed whole. ROOT/last remembers
-which key a stage of a project had the last time, only to explain what changed; ROOT/traces what data sources opened.
+which key a stage of a project had the last time, only to explain what changed; ROOT/traces what data sources opened;
+ROOT/partial/KEY what an unfinished stage goes on from.
 An entry that cannot be read, or whose files differ from its record, is a miss said aloud.
 """
 
@@ -52,8 +53,9 @@ class StageCache:
 
     def __init__(self, root: Path, *, rehash: bool = False) -> None:
         self.root = root
+        self.partial = root / "partial"
         try:
-            for name in ("stages", "work", "last", "traces"):
+            for name in ("stages", "work", "last", "traces", "partial"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"{root}: the stage cache cannot be written ({error.strerror}); set EDGEWRIGHT_CACHE") from error
@@ -105,6 +107,7 @@ class StageCache:
             if found is None:
                 raise CacheError(f"{final}: cannot be written ({error}); free some space or set EDGEWRIGHT_CACHE") from error
             return found  # another build was faster; same key, same result
+        shutil.rmtree(self.partial / key, ignore_errors=True)  # the stage is finished
         return Entry(record=record, files=final / FILES_NAME)
 
     def last(self, project: str, stage: str) -> Record | None:

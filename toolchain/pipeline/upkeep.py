@@ -34,13 +34,17 @@ def items(cache: StageCache) -> list[Item]:
 def collect(cache: StageCache, *, unused_since: float) -> Removed:
     """Drop entries nobody used since that time, unreadable ones, and what interrupted builds left in the work folder.
 
-    A build running meanwhile loses nothing it holds open: at worst a stage runs again.
+    What an unfinished stage would go on from counts as used when it was last written. A build running meanwhile loses nothing it
+    holds open: at worst a stage runs again.
     """
     gone = [item for item in items(cache) if item.used_at < unused_since or not item.stage]
     for item in gone:
         shutil.rmtree(cache.root / "stages" / item.key, ignore_errors=True)
     for folder in (cache.root / "work").iterdir():
         if not _is_alive(folder.name.partition("-")[0]):
+            shutil.rmtree(folder, ignore_errors=True)
+    for folder in cache.partial.iterdir():
+        if max((path.stat().st_mtime for path in files_below(folder)), default=0.0) < unused_since:
             shutil.rmtree(folder, ignore_errors=True)
     for place in ("last", "traces"):
         for path in (cache.root / place).iterdir():
