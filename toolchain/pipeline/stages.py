@@ -44,6 +44,7 @@ def to_onnx(source: NetworkSource, trained: Stored[TrainedModel], data: Stored[S
     def make(work: Path, progress: Progress) -> FloatModel:
         import numpy as np
 
+        from toolchain.compress.cost import cost_of
         from toolchain.convert.onnx import export
         from toolchain.train.network import with_weights
 
@@ -53,10 +54,11 @@ def to_onnx(source: NetworkSource, trained: Stored[TrainedModel], data: Stored[S
         for name in trained.value.reference:
             shutil.copyfile(trained.folder / name, work / name)
         parameters = sum(weight.numel() for weight in network.parameters())
-        return FloatModel(variant=variant, reference=trained.value.reference, parameters=parameters)
+        macs = cost_of(work / variant.model_file, variant.inputs).macs
+        return FloatModel(variant=variant, reference=trained.value.reference, parameters=parameters, macs=macs)
 
     return Stage(
-        name="convert to onnx", revision=2, kind=FloatModel, make=make, config=source.config,
+        name="convert to onnx", revision=3, kind=FloatModel, make=make, config=source.config,
         inputs={"trained model": trained.digest, "code of the network": source.code, "validation data": data.digest},
         tools=("torch", "onnx", "onnxscript", *source.tools), summary=lambda model: _size(model.variant),
     )  # fmt: skip
@@ -69,6 +71,7 @@ def from_onnx(path: Path, data: Stored[SteeringData]) -> Stage[FloatModel]:
         import numpy as np
 
         from toolchain.benchmark.run import outputs_of
+        from toolchain.compress.cost import cost_of
         from toolchain.convert.start import take
         from toolchain.data.splits import read_split
 
@@ -79,10 +82,11 @@ def from_onnx(path: Path, data: Stored[SteeringData]) -> Stage[FloatModel]:
         names = tuple(f"reference.{index}.npy" for index in range(len(answers)))
         for name, array in zip(names, answers, strict=True):
             np.save(work / name, array)
-        return FloatModel(variant=variant, reference=names)
+        cost = cost_of(work / variant.model_file, variant.inputs)
+        return FloatModel(variant=variant, reference=names, parameters=cost.parameters, macs=cost.macs)
 
     return Stage(
-        name="take onnx", revision=1, kind=FloatModel, make=make, tools=("onnx", "onnxruntime"),
+        name="take onnx", revision=2, kind=FloatModel, make=make, tools=("onnx", "onnxruntime"),
         inputs={path.name: sha256_file(path), "validation data": data.digest}, summary=lambda model: _size(model.variant),
     )  # fmt: skip
 

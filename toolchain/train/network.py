@@ -51,7 +51,9 @@ class NetworkSource:
             except BuildError:
                 raise
             except Exception as error:
-                raise NetworkError(f"{self.key} {self.text!r} with options {self.options}: {type(error).__name__}: {error}") from error
+                raise NetworkError(
+                    f"{self.key} {self.text!r} with options {self.options}: {type(error).__name__}: {error}"
+                ) from error
         if not isinstance(network, torch.nn.Module):
             raise NetworkError(f"{self.key} {self.text!r} returned {type(network).__name__}, not a torch.nn.Module")
         return network
