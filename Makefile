@@ -22,12 +22,17 @@ help:            ## what there is to make
 
 install: $(STAMP) ## virtual environment with the pinned set
 
-$(STAMP): requirements/dev.txt requirements/bootstrap.txt pyproject.toml
+$(STAMP): requirements/dev.txt requirements/bootstrap.txt requirements/stubs.txt requirements/stubs.sed pyproject.toml
 	@"$(PYTHON)" -c '$(FITS)' 2>/dev/null \
 	  || { echo "edgewright needs Python 3.11 to 3.13; name one: make PYTHON=/path/to/python3.11 ..." >&2; exit 5; }
 	"$(PYTHON)" -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/bootstrap.txt
 	$(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements/dev.txt
+# Without its dependencies: they are TensorRT itself, which no package index has.
+	$(UV) pip install --quiet --python $(BIN)/python --require-hashes --no-deps --reinstall -r requirements/stubs.txt
+	sed -i.orig -f requirements/stubs.sed $(VENV)/lib/python3.*/site-packages/tensorrt_bindings/tensorrt.pyi
+# One left by an earlier build shadows the entry points of the new one for whatever runs in this folder.
+	rm -rf edgewright.egg-info
 	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation -e .
 	@touch $@
 
@@ -64,6 +69,8 @@ lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml
 	    --custom-compile-command "make lock" $$extras ../pyproject.toml -o $$set.txt || exit 1; done
 	cd requirements && echo 'uv>=0.5' | ../$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	    --no-emit-index-url --custom-compile-command "make lock" - -o bootstrap.txt
+	cd requirements && echo 'tensorrt-stubs>=10.13,<11' | ../$(UV) pip compile --quiet --universal --python-version 3.11 \
+	    --generate-hashes --no-deps --no-emit-index-url --custom-compile-command "make lock" - -o stubs.txt
 
 clean:           ## what tests and the demo leave; not the environment
 	rm -rf .demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -47,4 +47,5 @@ def model_files(layers, tmp_path_factory):
     write_onnx(folder / "model.onnx", layers)
     openvino.save_model(openvino.convert_model(folder / "model.onnx"), folder / "model.xml", compress_to_fp16=False)
     write_model(folder / "model.npz", layers)
-    return {"onnxruntime": folder / "model.onnx", "openvino": folder / "model.xml", "reference": folder / "model.npz"}
+    onnx = folder / "model.onnx"
+    return {"onnxruntime": onnx, "openvino": folder / "model.xml", "reference": folder / "model.npz", "tensorrt": onnx}

@@ -1,4 +1,7 @@
-"""Does every backend keep the protocol of `runtime.backends.base`, and compute what NumPy computes?"""
+"""Does every backend keep the protocol of `runtime.backends.base`, and compute what NumPy computes?
+
+TensorRT runs twice: here on fakes of NVIDIA's libraries, which show our half of the work, and in earnest where there is a GPU.
+"""
 
 import subprocess
 import sys
@@ -9,13 +12,20 @@ import pytest
 
 from runtime.backends.base import backend_names, get_backend
 from runtime.errors import EngineOptionError, EngineUnknownError, InferenceError, ModelLoadError
+from tests.support import fake_tensorrt
 
-NAMES = ("onnxruntime", "openvino", "reference")
+NAMES = ("onnxruntime", "openvino", "reference", "tensorrt")
+HERE = NAMES[:3]
+FAKE = "tensorrt-on-fakes"
 
 
-@pytest.fixture(params=NAMES)
-def name(request):
-    return request.param
+@pytest.fixture(params=[*HERE, FAKE, pytest.param("tensorrt", marks=pytest.mark.gpu)])
+def name(request, monkeypatch):
+    if request.param == FAKE:
+        fake_tensorrt.install(monkeypatch)
+    elif request.param == "tensorrt" and not (found := get_backend("tensorrt").probe()).ok:
+        pytest.skip(found.reason)
+    return request.param.removesuffix("-on-fakes")
 
 
 @pytest.fixture
@@ -44,15 +54,17 @@ def test_this_suite_covers_every_registered_backend():
 
 
 def test_unknown_backends_are_refused_naming_the_known_ones():
-    with pytest.raises(EngineUnknownError, match="onnxruntime, openvino, reference"):
+    with pytest.raises(EngineUnknownError, match="onnxruntime, openvino, reference, tensorrt"):
         get_backend("tensorflow")
 
 
 def test_listing_and_probing_import_no_engine():
     script = (
         "import sys; from runtime.backends.base import backend_names, get_backend\n"
-        "assert all(get_backend(name).probe().ok for name in backend_names())\n"
-        "assert not {'onnxruntime', 'openvino', 'torch', 'onnx'} & set(sys.modules)"
+        "probed = {name: get_backend(name).probe() for name in backend_names()}\n"
+        "assert all(probed[name].ok for name in ('onnxruntime', 'openvino', 'reference'))\n"
+        "assert probed['tensorrt'].ok != bool(probed['tensorrt'].reason)\n"
+        "assert not {'onnxruntime', 'openvino', 'torch', 'onnx', 'tensorrt'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
