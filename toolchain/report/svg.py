@@ -13,6 +13,8 @@ from markupsafe import Markup
 WIDE, HALF, NARROW = 1040, 500, 350
 """Widths in user units, close to the pixels of a whole card, of one of two beside each other, and of a phone's screen: each
 plot is drawn once for the desk and once for the phone, so that its text is never shrunk."""
+NAME_LETTER, BOLD_LETTER = 6.6, 7.3
+"""Width of a letter of a name at 12 units, on the wide side for the common fonts."""
 
 
 class Scale(msgspec.Struct, frozen=True):
@@ -94,17 +96,37 @@ def line(x1: float, y1: float, x2: float, y2: float, css: str) -> str:
     return f'<line x1="{x1:g}" y1="{y1:g}" x2="{x2:g}" y2="{y2:g}" class="{css}"/>'
 
 
-def rectangle(x: float, y: float, width: float, height: float, *, css: str, tip: Sequence[str] = ()) -> str:
-    return f'<rect x="{x:g}" y="{y:g}" width="{max(width, 0.5):g}" height="{height:g}" rx="2" class="{css}"{tips(tip)}/>'
+def rectangle(
+    x: float, y: float, width: float, height: float, *, css: str, tip: Sequence[str] = (), key: str = "", name: str = ""
+) -> str:
+    more = point(key, name) if key else tips(tip)
+    return f'<rect x="{x:g}" y="{y:g}" width="{max(width, 0.5):g}" height="{height:g}" rx="2" class="{css}"{more}/>'
 
 
 def polyline(points: Iterable[tuple[float, float]], css: str) -> str:
     return f'<polyline points="{" ".join(f"{x:g},{y:g}" for x, y in points)}" class="{css}"/>'
 
 
-def circle(x: float, y: float, radius: float, css: str, *, tip: Sequence[str] = (), key: str = "") -> str:
-    name = f' data-key="{escape(key)}"' if key else ""
-    return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="{css}"{name}{tips(tip)}/>'
+def circle(x: float, y: float, radius: float, css: str, *, tip: Sequence[str] = ()) -> str:
+    return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="{css}"{tips(tip)}/>'
+
+
+def shape(
+    sides: int, x: float, y: float, radius: float, css: str, *, name: str = "", key: str = "", tip: Sequence[str] = ()
+) -> str:
+    """A mark: a circle (0 sides) or a polygon of about the same area, a corner up. key, name: of what it stands for (`point`)."""
+    more = point(key, name) if key else tips(tip)
+    if not sides:
+        return f'<circle cx="{x:g}" cy="{y:g}" r="{radius:g}" class="{css}"{more}/>'
+    reach = radius * math.sqrt(math.tau / (sides * math.sin(math.tau / sides)))
+    turns = [math.tau * corner / sides - math.pi / 2 for corner in range(sides)]
+    corners = " ".join(f"{x + reach * math.cos(turn):.5g},{y + reach * math.sin(turn):.5g}" for turn in turns)
+    return f'<polygon points="{corners}" class="{css}"{more}/>'
+
+
+def point(key: str, name: str) -> str:
+    """Attributes of a mark whose explanation stands once on the page, at the table row with the same key."""
+    return f' tabindex="0" data-key="{escape(key)}" aria-label="{escape(name)}"'
 
 
 def tips(lines: Sequence[str]) -> str:
@@ -128,6 +150,14 @@ def axes(
         for value in _thinned(x.ticks(6), x, 52):
             parts += [line(x(value), top, x(value), bottom, "grid"), text(x(value), bottom + 17, x_text(value), "tick", "middle")]
     return [*parts, line(left, bottom, right, bottom, "axis")]
+
+
+def clipped(name: str, width: float, *, from_start: bool = False) -> str:
+    """A name cut to a width in user units; from_start: keep its end, which tells paths apart."""
+    length = max(int(width / NAME_LETTER), 4)
+    if len(name) <= length:
+        return name
+    return f"…{name[1 - length :]}" if from_start else f"{name[: length - 1]}…"
 
 
 def _thinned(values: list[float], scale: Scale, room: float) -> list[float]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 
-from toolchain.pipeline.record import LatencyResult, MetricResult
+from toolchain.pipeline.record import DropResult, LatencyResult, MetricResult
 
 _TIMES = ((1_000_000_000, "s"), (1_000_000, "ms"), (1_000, "µs"))
 _SIZES = ((1_000_000_000, "GB"), (1_000_000, "MB"), (1_000, "kB"))
@@ -58,6 +58,27 @@ def quality_interval(metric: MetricResult) -> str:
     return f"{quality(metric.low)} – {quality(metric.high)}"
 
 
+def drop(result: DropResult) -> str:
+    """In the metric's own unit; a minus sign means better than float."""
+    return _signed(result.value)
+
+
+def drop_interval(result: DropResult) -> str:
+    return f"{_signed(result.low)} – {_signed(result.high)}"
+
+
+def drop_claim(result: DropResult) -> str:
+    """What the paired interval allows to be said, and no more."""
+    interval = f"95 % interval {drop_interval(result)}, paired over {result.n:,} examples"
+    if result.low > 0:
+        return f"{quality(result.value)} worse than the float model ({interval})"
+    if result.high < 0:
+        return f"{quality(-result.value)} better than the float model ({interval})"
+    if result.value == result.low == result.high == 0:
+        return f"exactly as good as the float model, over {result.n:,} examples"
+    return f"not to be told from the float model: {_difference(result.value)} ({interval})"
+
+
 def speed(result: LatencyResult) -> str:
     return f"{result.ratio:.2f}×"
 
@@ -73,6 +94,33 @@ def speed_claim(result: LatencyResult) -> str:
     if result.ratio_high < 1:
         return f"{1 / result.ratio:.2f}× slower than float"
     return "no faster than float, as far as this run can tell"
+
+
+def count(value: int) -> str:
+    """Multiplications, parameters: 78.0 k, 5.12 M."""
+    for unit, name in ((1_000_000_000, "G"), (1_000_000, "M"), (1_000, "k")):
+        if value >= unit:
+            return f"{_three(value / unit)} {name}"
+    return str(value)
+
+
+def energy(uj: int) -> str:
+    return f"{_three(uj / 1000)} mJ" if uj >= 1000 else f"{uj} µJ"
+
+
+def share(part: float, whole: float) -> str:
+    return f"{100 * part / whole:.0f} %" if whole else "–"
+
+
+def several(number: int, one: str, many: str = "") -> str:
+    """ "1 variant", "3 variants"."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"
+
+
+def listed(names: Iterable[str]) -> str:
+    """ "a", "a and b", "a, b and c"."""
+    *most, last = names
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def sentence(text: str) -> str:
@@ -106,6 +154,14 @@ def _tick(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> st
     """A round number in the unit that suits it; ticks are exact, so no digits are added."""
     unit, name = next((each for each in units if value >= each[0]), (1, smallest))
     return f"{value / unit:g} {name}" if value else "0"
+
+
+def _signed(value: float) -> str:
+    return quality(value).replace("-", "\N{MINUS SIGN}")
+
+
+def _difference(value: float) -> str:
+    return f"{quality(abs(value))} {'worse' if value > 0 else 'better'}" if value else "no difference"
 
 
 def _three(value: float) -> str:
