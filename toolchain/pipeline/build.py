@@ -7,6 +7,7 @@ import msgspec
 from runtime.contract.artifact import Lineage
 from toolchain.benchmark.metrics import Metric, resolve_metrics
 from toolchain.compress.base import Network
+from toolchain.convert.onnx import SCHEME
 from toolchain.data.code import meaning_digest
 from toolchain.data.load import load_data
 from toolchain.data.source import DataSource
@@ -15,6 +16,7 @@ from toolchain.pipeline import stages
 from toolchain.pipeline.candidates import BASELINE, Candidates, Made, probe
 from toolchain.pipeline.choose import Candidate, Rules
 from toolchain.pipeline.products import (
+    BASE,
     Choice,
     DataSplits,
     FloatModel,
@@ -25,7 +27,7 @@ from toolchain.pipeline.products import (
     TrainedModel,
     Variant,
 )
-from toolchain.pipeline.record import FormResult, TrainingResult, VariantResult
+from toolchain.pipeline.record import FormResult, ProfileResult, TrainingResult, VariantResult
 from toolchain.pipeline.stage import ABSENT, Runner, Stored, digest_of, tool_version
 from toolchain.recipe import Recipe, TargetSection
 from toolchain.targets import Host, Profile, load_profile
@@ -47,9 +49,11 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
     target: TargetSection
     profile: Profile
     measured: bool
+    baseline: Made
     made: dict[str, Made]
     latencies: MeasuredModels | None
     choice: Stored[Choice]
+    profiles: dict[str, ProfileResult] = {}
 
     @property
     def chosen(self) -> Stored[Variant]:
@@ -66,7 +70,7 @@ class Tried(msgspec.Struct, frozen=True, kw_only=True):
                     precision=variant.value.precision, size_bytes=variant.value.size_bytes,
                     path=str(variant.folder / variant.value.model_file), metrics=checked.metrics, drop=checked.drop,
                     parity=checked.parity, latency=self.latencies.latencies.get(judgement.name) if self.latencies else None,
-                    verdict=judgement.verdict, reason=judgement.reason,
+                    verdict=judgement.verdict, reason=judgement.reason, profile=self.profiles.get(judgement.name),
                 )
             )  # fmt: skip
         return tuple(found)
@@ -104,10 +108,11 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 class NoneFitsError(LimitError):
     """No variant of a target passed. nearest: the one that came closest, not to be released."""
 
-    def __init__(self, text: str, target: str, nearest: Stored[Variant]) -> None:
+    def __init__(self, text: str, target: str, nearest: Stored[Variant], tried: Tried) -> None:
         super().__init__(text)
         self.target = target
         self.nearest = nearest
+        self.tried = tried
 
 
 class Build:
@@ -201,9 +206,13 @@ class Build:
         )  # fmt: skip
         measured = latencies is not None
         choice = self.runner.execute(stages.choose_variant(judged, BASELINE, rules, measured=measured))
+        tried = Tried(
+            target=target, profile=profile, measured=measured, baseline=candidates.baseline(), made=made, latencies=latencies,
+            choice=choice,
+        )  # fmt: skip
         if not choice.value.chosen:
-            raise NoneFitsError(choice.value.reason, target.profile, made[choice.value.nearest].variant)
-        return Tried(target=target, profile=profile, measured=measured, made=made, latencies=latencies, choice=choice)
+            raise NoneFitsError(choice.value.reason, target.profile, made[choice.value.nearest].variant, tried)
+        return tried
 
     def _measure(
         self, target: TargetSection, profile: Profile, made: dict[str, Made], data: Stored[SteeringData]
@@ -220,6 +229,19 @@ class Build:
         stage = stages.measure(target.profile, variants, data, baseline=BASELINE, threads=profile.threads, host=self.host)
         return self.runner.execute(stage).value
 
+    def _profile(self, tried: Tried, data: Stored[SteeringData]) -> dict[str, ProfileResult]:
+        """Where time and memory go: of the baseline, the chosen one, and what int8 of the base was tried, to say why it lost."""
+        if tried.latencies is None or self.settings.evidence is not None:
+            return {}
+        judged = [tried.made[item.name].variant for item in tried.choice.value.judgements]
+        explained = [item for item in judged if item.value.form == BASE and item.value.precision == "int8"]
+        wanted = (tried.baseline.variant, tried.chosen, *_in_float(explained, judged), *explained)
+        variants = {item.value.name: item for item in wanted}
+        stage = stages.profile(
+            tried.target.profile, list(variants.values()), data, tried.latencies, threads=tried.profile.threads, host=self.host
+        )  # fmt: skip
+        return self.runner.execute(stage).value.profiles
+
     def _candidate(self, name: str, profile: Profile, made: Made, latencies: MeasuredModels | None) -> Candidate:
         variant = made.variant.value
         unlike = "" if self.settings.evidence else self.host.why_unlike(profile, variant.precision)
@@ -233,6 +255,8 @@ class Build:
         from toolchain.package.pack import Contents, Proof, pack
 
         splits, base = steered.splits, steered.base
+        data = splits.part(splits.value.steering, splits.value.steering.digest)
+        tried = msgspec.structs.replace(tried, profiles=self._profile(tried, data))
         held_out = splits.part(splits.value.held_out, splits.value.held_out.digest)
         classes = splits.value.steering.classes
         start = base.part(base.value.variant, base.digest)
@@ -252,7 +276,7 @@ class Build:
         inputs = {
             "chosen variant": tried.chosen.digest, "float model": base.digest, "data": splits.digest, "choice": tried.choice.digest,
             "figures on test data": tested.digest, "lineage": digest_of(msgspec.to_builtins(contents.lineage)),
-            "variants": digest_of([msgspec.structs.replace(item, path="") for item in proof.variants]),
+            "variants": digest_of([msgspec.structs.replace(item, path="", profile=None) for item in proof.variants]),
         }  # fmt: skip
         stage = stages.pack(contents, proof, inputs, make=pack)
         return Finished(tried=tried, tested=tested.value, package=self.runner.execute(stage))
@@ -267,6 +291,12 @@ class Build:
             lock=digest_of(dict(sorted(self.runner.environment.items()))),
             seeds=(self.recipe.train.seed,) if self.recipe.train else (), conditions=training.conditions if training else (),
         )  # fmt: skip
+
+
+def _in_float(explained: list[Stored[Variant]], judged: list[Stored[Variant]]) -> list[Stored[Variant]]:
+    """The float variants of the same engines, which the others are explained by."""
+    engines = {item.value.engine for item in explained}
+    return [item for item in judged if (item.value.form, item.value.scheme) == (BASE, SCHEME) and item.value.engine in engines]
 
 
 def _engine_version(engine: str) -> str:

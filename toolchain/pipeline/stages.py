@@ -21,6 +21,7 @@ from toolchain.pipeline.products import (
     HeldOutData,
     MeasuredModels,
     Package,
+    ProfiledModels,
     SteeringData,
     TestedModel,
     TrainedModel,
@@ -178,6 +179,33 @@ def measure(
         config={"threads": threads, "cpu": host.cpu, "cpu flags": digest_of(sorted(host.flags)), "baseline": baseline},
         tools=tuple(tool for engine in engines for tool in ENGINE_TOOLS[engine]),
         inputs={variant.value.name: variant.digest for variant in variants}, summary=summary,
+    )  # fmt: skip
+
+
+def profile(
+    target: str,
+    variants: Sequence[Stored[Variant]],
+    data: Stored[SteeringData],
+    measured: MeasuredModels,
+    *,
+    threads: int,
+    host: Host,
+) -> Stage[ProfiledModels]:
+    """What explains the choice; it decides nothing."""
+
+    def make(work: Path, progress: Progress) -> ProfiledModels:
+        from toolchain.benchmark.profile import profile as profile_variants
+        from toolchain.data.splits import read_split
+
+        arrays, _ = read_split(data.folder, data.value.validation)
+        return profile_variants(variants, arrays, threads, progress, latencies=measured.latencies)
+
+    engines = sorted({variant.value.engine for variant in variants})
+    return Stage(
+        name=f"profile {target}", revision=1, kind=ProfiledModels, make=make, target=target,
+        config={"threads": threads, "cpu": host.cpu, "cpu flags": digest_of(sorted(host.flags))},
+        tools=tuple(tool for engine in engines for tool in ENGINE_TOOLS[engine]),
+        inputs={variant.value.name: variant.digest for variant in variants},
     )  # fmt: skip
 
 
