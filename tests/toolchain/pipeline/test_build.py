@@ -114,7 +114,7 @@ def test_comment_in_code_reads_the_data_again_but_trains_nothing(fork: Project) 
 def test_calibration_setting_leaves_training_alone(fork: Project) -> None:
     names = ran(fork.build(EPOCHS, "compress.calibration_rows=100"))
     assert "train" not in names
-    assert "quantize for onnxruntime, 7-bit weights" in names
+    assert "make onnxruntime-int8-7bit" in names
 
 
 def test_one_changed_label_trains_again(fork: Project) -> None:
