@@ -13,42 +13,55 @@ import numpy as np
 from runtime.backends.base import get_backend
 from runtime.contract.artifact import GOLDEN_NAME
 from runtime.contract.errors import MalformedError
-from toolchain.benchmark.latency import Call, run_blocks, summarize
+from toolchain.benchmark.latency import Call, Opener, run_rounds, summarize
+from toolchain.benchmark.machine import Watch
 from toolchain.package.read import Artifact
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import LatencyResult
 
 
 class Measured(msgspec.Struct, frozen=True, kw_only=True):
-    """One artifact's latency here; the ratio is to the first one measured."""
+    """One artifact's latency here; the ratio is to the first one measured. conditions: what the machine did meanwhile."""
 
     name: str
     variant: str
     engine: str
     latency: LatencyResult
+    conditions: dict[str, str]
 
 
 def bench(artifacts: Sequence[Artifact], threads: int | None, blocks: int, progress: Progress) -> list[Measured]:
     """Measure single inferences, in turns. threads: None takes each manifest's own. Raises EngineError or MalformedError."""
     names = [_name(artifact) for artifact in artifacts]
-    with ExitStack() as stack:
-        calls = {name: _caller(artifact, threads, stack) for name, artifact in zip(names, artifacts, strict=True)}
-        times = run_blocks(calls, progress, blocks)
+    openers = {name: _opener(artifact, threads) for name, artifact in zip(names, artifacts, strict=True)}
+    with Watch() as watch:
+        times = run_rounds(openers, progress, blocks=blocks, threads=max(_threads(artifact, threads) for artifact in artifacts))
     results = []
     for name, artifact in zip(names, artifacts, strict=True):
         manifest = artifact.manifest.value
-        used = threads or int(manifest.engine_options.get("threads", 1))
-        latency = summarize(times[name], times[names[0]], used, _batch(artifact))
-        results.append(Measured(name=name, variant=manifest.variant, engine=manifest.requires.engine, latency=latency))
+        latency = summarize(times[name], times[names[0]], _threads(artifact, threads), _batch(artifact))
+        results.append(
+            Measured(name=name, variant=manifest.variant, engine=manifest.requires.engine, latency=latency, conditions=watch.seen)
+        )
     return results
 
 
-def _caller(artifact: Artifact, threads: int | None, stack: ExitStack) -> Call:
+def _opener(artifact: Artifact, threads: int | None) -> Opener:
     manifest = artifact.manifest.value
-    options = manifest.engine_options | ({"threads": threads} if threads else {})
-    model = stack.enter_context(closing(get_backend(manifest.requires.engine).load(artifact.path / manifest.model_file, options)))
+    options = manifest.engine_options | {"threads": _threads(artifact, threads)}
     feed = _inputs(artifact)
-    return lambda: model.infer(feed)
+
+    def opened(stack: ExitStack) -> Call:
+        model = stack.enter_context(
+            closing(get_backend(manifest.requires.engine).load(artifact.path / manifest.model_file, options))
+        )
+        return lambda: model.infer(feed)
+
+    return opened
+
+
+def _threads(artifact: Artifact, threads: int | None) -> int:
+    return threads or int(artifact.manifest.value.engine_options.get("threads", 1))
 
 
 def _inputs(artifact: Artifact) -> dict[str, np.ndarray]:

@@ -18,7 +18,7 @@ def bench(
     threads: Annotated[
         int | None, typer.Option(min=1, max=256, help="Threads of one inference. Default: each manifest's own.")
     ] = None,
-    blocks: Annotated[int, typer.Option(min=4, max=1000, help="Rounds; more give narrower intervals.")] = 40,
+    blocks: Annotated[int, typer.Option(min=4, max=1000, help="Rounds; more give narrower intervals.")] = 90,
     as_json: JsonOption = False,
 ) -> None:
     """Measure single inferences in turns, so that whatever else the machine does hits all alike."""

@@ -1,54 +1,116 @@
 """Does the interleaved measurement order and weigh what it measured rightly?"""
 
+from contextlib import ExitStack
+
 import numpy as np
 import pytest
 
+from tests.toolchain.benchmark.conftest import Variants
 from toolchain.benchmark import latency
-from toolchain.benchmark.latency import run_blocks, summarize
+from toolchain.benchmark.latency import Block, Call, Times, measure, run_blocks, run_rounds, summarize, warm_up
 from toolchain.pipeline.progress import Silent
 
 
-def blocks(microseconds: float, count: int = 40, noise: float = 0.0, seed: int = 0) -> list[np.ndarray]:
+def times(microseconds: float, count: int = 40, noise: float = 0.0, seed: int = 0) -> Times:
     generator = np.random.default_rng(seed)
     scales = np.exp(generator.normal(0, noise, count))
-    return [np.full(50, microseconds * 1000 * scale).astype(np.int64) for scale in scales]
+    return Times([block(np.full(50, microseconds * 1000 * scale)) for scale in scales], 15)
+
+
+def block(wall: np.ndarray, own: np.ndarray | None = None) -> Block:
+    return Block(wall.astype(np.int64), (wall if own is None else own).astype(np.int64))
 
 
 def test_ratio_is_baseline_over_variant() -> None:
-    result = summarize(blocks(50), blocks(100), threads=1, batch=1)
+    result = summarize(times(50), times(100), threads=1, batch=1)
     assert (result.ratio, result.ratio_low, result.ratio_high) == (2.0, 2.0, 2.0)
-    assert (result.p50_ns, result.mean_ns, result.samples) == (50_000, 50_000, 2000)
+    assert (result.p50_ns, result.mean_ns, result.samples, result.warm_up) == (50_000, 50_000, 2000, 15)
 
 
-def test_a_disturbance_that_hits_both_leaves_the_ratio() -> None:
-    """Every fourth block runs while the machine is three times slower."""
-    load = [3 if block % 4 == 0 else 1 for block in range(40)]
-    own = [block * factor for block, factor in zip(blocks(50), load, strict=True)]
-    base = [block * factor for block, factor in zip(blocks(100), load, strict=True)]
-    result = summarize(own, base, threads=1, batch=1)
+def test_a_disturbance_that_hits_most_blocks_of_one_leaves_the_ratio() -> None:
+    """Two of three blocks of the variant run while the machine is three times slower; the baseline is spared."""
+    blocks = [block(each.wall * (1 if index % 3 == 0 else 3)) for index, each in enumerate(times(50).blocks)]
+    result = summarize(Times(blocks, 0), times(100), threads=1, batch=1)
     assert result.ratio == 2.0
-    assert result.p99_ns > 2 * result.p50_ns
+    assert result.p50_ns == 150_000  # the percentiles hide nothing
+
+
+def test_calls_interrupted_every_time_still_count_by_their_own_cpu_time() -> None:
+    """A long call never gets through in one piece on a full machine; a short one does."""
+    cut = Times([block(np.full(5, 26_000_000), np.full(5, 18_000_000)) for _ in range(12)], 0)
+    whole = Times([block(np.full(5, 6_000_000)) for _ in range(12)], 0)
+    assert summarize(whole, cut, threads=1, batch=1).ratio == 3.0
 
 
 def test_equal_variants_cannot_be_told_apart_and_different_ones_can() -> None:
-    same = summarize(blocks(100, noise=0.1, seed=1), blocks(100, noise=0.1, seed=2), threads=1, batch=1)
+    same = summarize(times(100, noise=0.1, seed=1), times(100, noise=0.1, seed=2), threads=1, batch=1)
     assert same.ratio_low < 1 < same.ratio_high
-    faster = summarize(blocks(70, noise=0.1, seed=1), blocks(100, noise=0.1, seed=2), threads=1, batch=1)
+    faster = summarize(times(70, noise=0.1, seed=1), times(100, noise=0.1, seed=2), threads=1, batch=1)
     assert faster.ratio_low > 1
 
 
 def test_percentiles_are_ordered_and_single_calls_are_kept() -> None:
-    spiky = [np.array([10, 10, 10, 10, 10, 10, 10, 10, 10, 1000]) for _ in range(10)]
+    spiky = Times([block(np.array([10, 10, 10, 10, 10, 10, 10, 10, 10, 1000])) for _ in range(10)], 0)
     result = summarize(spiky, spiky, threads=1, batch=1)
     assert result.p50_ns <= result.p90_ns <= result.p99_ns
     assert result.mean_ns > result.p50_ns
+    assert len(result.quantiles) == 21
+    assert (result.quantiles[0], result.quantiles[10], result.quantiles[20]) == (10, result.p50_ns, 1000)
 
 
 def test_blocks_alternate_and_rotate(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(latency, "MAX_CALLS", latency.MIN_CALLS)
-    monkeypatch.setattr(latency, "WARM_UP_CALLS", 1)
     calls: list[str] = []
-    times = run_blocks({name: lambda name=name: calls.append(name) for name in "abc"}, Silent(), blocks=4)
+    found = run_blocks({name: lambda name=name: calls.append(name) for name in "abc"}, 4, 10**10, own_time=True)
     runs = [calls[index] for index in range(len(calls)) if index == 0 or calls[index] != calls[index - 1]]
-    assert "".join(runs) == "abcabcabcbcacababc"
-    assert {name: len(found) for name, found in times.items()} == {"a": 4, "b": 4, "c": 4}
+    assert "".join(runs) == "abcabcbcacababc"
+    assert {name: len(blocks) for name, blocks in found.items()} == {"a": 4, "b": 4, "c": 4}
+
+
+def test_a_slow_model_gets_fewer_blocks_and_no_more_time() -> None:
+    assert {len(blocks) for blocks in run_blocks({"a": lambda: None}, 50, 0, own_time=True).values()} == {2}
+
+
+def test_warm_up_goes_on_until_the_calls_get_no_faster(clock: list[int]) -> None:
+    pace = iter([900, 700, 500, 300, *[100] * 400])
+    assert warm_up(lambda: clock.append(next(pace))) == 5 + 3 * latency.WARM_UP_WINDOW
+    pace = iter([*np.geomspace(10_000, 100, 30).astype(int), *[100] * 400])
+    assert warm_up(lambda: clock.append(next(pace))) == 30 + 3 * latency.WARM_UP_WINDOW
+
+
+def test_warm_up_ends_even_where_the_times_never_settle(clock: list[int]) -> None:
+    pace = iter(np.geomspace(1_000_000, 1, 1000).astype(int))
+    assert warm_up(lambda: clock.append(next(pace))) == latency.WARM_UP_LIMIT
+
+
+def test_models_are_opened_anew_for_every_round_before_the_last_ones_are_closed() -> None:
+    events: list[str] = []
+
+    def opener(stack: ExitStack) -> Call:
+        events.append("open")
+        stack.callback(events.append, "close")
+        return lambda: None
+
+    found = run_rounds({"a": opener}, Silent(), threads=1, blocks=7)
+    assert events == ["open", "open", "close", "open", "close", "close"]
+    assert len(found["a"].blocks) == 7
+
+
+def test_conditions_say_what_the_machine_did(variants: Variants, rows: list[np.ndarray]) -> None:
+    measured = measure(list(variants.values()), "onnxruntime-float32", rows, 1, Silent())
+    assert measured.latencies["onnxruntime-float32"].ratio == 1.0
+    assert measured.latencies["onnxruntime-int8"].warm_up > 0
+    seen = measured.conditions
+    assert seen["threads"] == "1"
+    assert float(seen["load before"]) >= 0
+    assert 0 < float(seen["own CPU share"]) <= 1.1
+    assert int(seen["interruptions"]) >= 0
+    assert {"governor", "priority", "precision", "load after"} <= seen.keys()
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Time passes only by what calls append here, in ns."""
+    passed: list[int] = []
+    monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: sum(passed))
+    return passed
