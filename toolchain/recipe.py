@@ -185,6 +185,13 @@ def load_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     return parse_recipe(document, str(path), changed)
 
 
+def with_settings(recipe: Recipe, settings: Mapping[str, Any], source: str) -> Recipe:
+    """The recipe with other values under some of its dotted keys. source: names the file in errors. Raises RecipeError."""
+    document = {key: value for key, value in msgspec.json.decode(msgspec.json.encode(recipe)).items() if value is not None}
+    changed = [_apply_setting(document, f"{key}={msgspec.json.encode(value).decode()}") for key, value in settings.items()]
+    return parse_recipe(document, source, changed)
+
+
 def parse_recipe(document: dict[str, Any], source: str, changed: Iterable[str] = ()) -> Recipe:
     """Validate a document. source: names the file in errors; changed: keys that came from --set instead."""
     origin = {key: f"--set {key}" for key in changed}
@@ -272,7 +279,10 @@ def _apply_setting(document: dict[str, Any], setting: str) -> str:
     node: Any = document
     for part in parts[:-1]:
         node = _descend(node, part, key)
-    if isinstance(node, list):  # `target.max_latency_ms=1` with several targets means all of them
+    if isinstance(node, list) and parts[-1].isdigit() and int(parts[-1]) < len(node):
+        node[int(parts[-1])] = value
+    elif isinstance(node, list) and all(isinstance(item, dict) for item in node):
+        # `target.max_latency_ms=1` with several targets means all of them
         for item in node:
             item[parts[-1]] = value
     elif isinstance(node, dict):

@@ -153,6 +153,13 @@ class Build:
             splits=splits, trained=trained.value if trained else None, base=base, forms=candidates.form_results(), targets=tried
         )
 
+    def start(self) -> tuple[Stored[SteeringData], Stored[Variant]]:
+        """The data that steers, and the float model alone: what other builds' models can be compared with."""
+        splits = load_data(self.runner, self.recipe, self.folder)
+        data = splits.part(splits.value.steering, splits.value.steering.digest)
+        _, base = self._float_model(data)
+        return data, base.part(base.value.variant, base.digest)
+
     def finish(self, steered: Steered) -> Outcome:
         """Open the test split, once, and pack."""
         decided = [[item.choice.digest, item.chosen.digest] for item in steered.targets]

@@ -2,7 +2,7 @@
 
 ROOT/stages/KEY/{record.json, files/...}: one folder per result, written in ROOT/work and renamed whole. ROOT/last remembers
 which key a stage of a project had the last time, only to explain what changed; ROOT/traces what data sources opened;
-ROOT/partial/KEY what an unfinished stage goes on from.
+ROOT/partial/KEY what an unfinished stage goes on from; ROOT/studies the searches.
 An entry that cannot be read, or whose files differ from its record, is a miss said aloud.
 """
 
@@ -55,7 +55,7 @@ class StageCache:
         self.root = root
         self.partial = root / "partial"
         try:
-            for name in ("stages", "work", "last", "traces", "partial"):
+            for name in ("stages", "work", "last", "traces", "partial", "studies"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"{root}: the stage cache cannot be written ({error.strerror}); set EDGEWRIGHT_CACHE") from error

@@ -1,6 +1,8 @@
 """What does a running build say, and to whom? Stages report here; they never print."""
 
-from typing import Protocol
+from typing import Protocol, runtime_checkable
+
+from toolchain.pipeline.record import EpochResult
 
 
 class Progress(Protocol):
@@ -17,6 +19,14 @@ class Progress(Protocol):
 
     def note(self, text: str) -> None:
         """Something the engineer should know although nothing failed."""
+
+
+@runtime_checkable
+class EpochWatcher(Protocol):
+    """A progress that is also told what each epoch of a training reached, and may raise to stop it."""
+
+    def epoch(self, result: EpochResult) -> None:
+        """An epoch has been judged on the validation split."""
 
 
 class Silent:

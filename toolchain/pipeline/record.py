@@ -156,7 +156,10 @@ class SliceResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
-    """One trial of a search. values: per objective, in the order of the recipe; violated: the limits it missed."""
+    """One trial of a search. values: per objective, in the order of the recipe; violated: the limits it missed.
+
+    same_as: number of the trial with the same settings whose values these are; error: why a failed one failed.
+    """
 
     number: int
     settings: dict[str, Any]
@@ -164,6 +167,8 @@ class TrialResult(msgspec.Struct, frozen=True, kw_only=True):
     values: tuple[float, ...]
     violated: tuple[str, ...]
     seconds: float
+    same_as: int | None = None
+    error: str = ""
 
 
 class TuningResult(msgspec.Struct, frozen=True, kw_only=True):

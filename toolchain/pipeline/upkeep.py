@@ -46,7 +46,7 @@ def collect(cache: StageCache, *, unused_since: float) -> Removed:
     for folder in cache.partial.iterdir():
         if max((path.stat().st_mtime for path in files_below(folder)), default=0.0) < unused_since:
             shutil.rmtree(folder, ignore_errors=True)
-    for place in ("last", "traces"):
+    for place in ("last", "traces", "studies"):
         for path in (cache.root / place).iterdir():
             if path.stat().st_mtime < unused_since:
                 path.unlink(missing_ok=True)

@@ -11,7 +11,7 @@ from torch import nn
 
 from toolchain.benchmark.metrics import Metric
 from toolchain.errors import MissingError, NetworkError
-from toolchain.pipeline.progress import Progress
+from toolchain.pipeline.progress import EpochWatcher, Progress
 from toolchain.pipeline.record import EpochResult, TrainingResult
 from toolchain.recipe import TrainSection
 from toolchain.train.checkpoint import Checkpoints
@@ -103,6 +103,8 @@ class Trainer:
             train_loss = self._one_epoch(train, stepper, order)
             course.add(self._judge(len(course.history), train_loss, stepper, validation, begun), stepper.judged.state_dict())
             progress.tick(len(course.history), settings.epochs, course.text())
+            if isinstance(progress, EpochWatcher):
+                progress.epoch(course.history[-1])
             if checkpoints is not None and not course.is_over and stepper.crew.agree(checkpoints.is_due):
                 self._save(checkpoints, course, stepper, order, progress)
         self.network.load_state_dict(course.kept)
