@@ -122,7 +122,9 @@ class Trainer:
         if not crew.leads:
             reseed(self.settings.seed + crew.rank)  # or all processes would drop out the same units
         if crew.size == 1 and self.settings.processes > 1:
-            progress.note(f"train.processes = {self.settings.processes} is for the recipe's own training; this one has one process")
+            progress.note(
+                f"train.processes = {self.settings.processes} is for the recipe's own training; this one has one process"
+            )
         if crew.size > 1 and self.device.type == "cpu" and has_batch_norm(self.network):
             progress.note("on a CPU BatchNorm sees each process's own share of a batch; other train.processes, other weights")
         state = checkpoints.load(self.device, progress) if checkpoints else None

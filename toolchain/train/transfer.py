@@ -47,12 +47,12 @@ def start_from(network: "nn.Module", path: Path, progress: Progress) -> None:
     network.load_state_dict(fitting, strict=False)
     reshaped = sorted(name for name in given if name in own and name not in fitting)
     for names, what in (
-        (reshaped, "have another shape in the network and were skipped"),
-        (sorted(given.keys() - own.keys()), "are not in the network and were skipped"),
-        (sorted(own.keys() - given.keys()), "are not in the file and begin anew"),
+        (reshaped, f"of {len(given)} tensors have another shape in the network and were skipped"),
+        (sorted(given.keys() - own.keys()), f"of {len(given)} tensors are not in the network and were skipped"),
+        (sorted(own.keys() - given.keys()), "of the network's tensors are not in the file and begin anew"),
     ):
         if names:
-            progress.note(f"{WEIGHTS_KEY} {path.name}: {len(names)} of {len(given)} tensors {what}: {_list(names)}")
+            progress.note(f"{WEIGHTS_KEY} {path.name}: {len(names)} {what}: {_list(names)}")
 
 
 def freeze(network: "nn.Module", prefixes: Sequence[str]) -> None:
