@@ -72,6 +72,33 @@ def test_compare_names_what_changed_and_warns_of_new_tensors(run: Run, tmp_path:
     assert "+75.0 %" in ended.out  # 12 bytes became 21
 
 
+def test_compare_shows_figures_with_intervals_and_writes_a_page(run: Run, trained: Trained, tmp_path: Path) -> None:
+    _, result = trained
+    second = tmp_path / "9.9.9" / result.targets[0].target
+    shutil.copytree(result.targets[0].path, second)
+    manifest = json.loads((second / "manifest.json").read_bytes())
+    manifest["version"] = "9.9.9"
+    manifest["lineage"]["recipe"] = "0" * 64
+    rewrite(second, manifest)
+    page = tmp_path / "difference.html"
+    ended = run("compare", result.targets[0].path, second, "--html", page)
+    assert ended.status == 0, ended.err
+    assert f"wrote {page}" in ended.err
+    assert "note: which keys of the recipe changed is not known" in ended.out
+    row = next(line for line in ended.out.splitlines() if line.startswith("test accuracy"))
+    assert " to " in row
+    assert row.endswith("same")
+    assert "9.9.9" in page.read_text()
+    (found,) = json.loads(run("compare", result.targets[0].path, second, "--json").out)
+    assert {figure["name"] for figure in found["figures"]} >= {"test accuracy", "model file", "payload"}
+
+
+def test_a_page_that_cannot_be_written_is_one_line(run: Run, trained: Trained, tmp_path: Path) -> None:
+    ended = run("compare", trained[1].out, trained[1].out, "--html", tmp_path / "absent" / "page.html")
+    assert ended.status == 2
+    assert ended.err.count("\n") == 1
+
+
 def test_compare_needs_a_target_in_common(run: Run, tmp_path: Path) -> None:
     ended = run("compare", make_artifact(tmp_path), make_artifact(tmp_path, version="1.1.0", target="other-cpu"))
     assert ended.status == 2
