@@ -1,8 +1,8 @@
 """Does torch.compile pay for this training?
 
-Compiling takes longer than most small trainings. So the rule of "auto" is: nothing is tried where all steps of the run together
-cost less than compiling usually does; else the network is compiled, both are timed on the run's own batches, and the rest of
-the run goes with what is faster by a clear margin. By then the compiler has been paid either way.
+Compiling takes longer than most small trainings. So the rule of "auto" is: nothing is tried where the run is too short to earn
+the compiler's time back; else the network is compiled, both are timed on the run's own batches, and the rest of the run goes
+with what is faster by a clear margin. By then the compiler has been paid either way.
 """
 
 import time
@@ -19,8 +19,9 @@ from toolchain.train.parallel import Crew
 
 Trial = Callable[[Any], None]
 """Runs the forward and backward pass of the run's largest and smallest batch with the network it is given."""
-COMPILE_S = 30.0
-"""What compiling forward and backward pass of a small convolutional network takes, in seconds: 14 to 45 were measured."""
+WORTH_S = 60.0
+"""Runs whose steps take less, in seconds, are not tried. On 2 cores compiling models/digits took 22 s and made its steps 1.16x as
+fast, a perceptron's 0.70x; below a minute even 1.5x would not pay."""
 MARGIN = 0.95
 """Compiled steps must take less than this share of the eager ones: a result that other machines can repeat is worth the rest."""
 _TRIALS = 5
@@ -45,7 +46,7 @@ def faster(network: nn.Module, trial: Trial, trials: int, crew: Crew, progress: 
     trials: how many runs of `trial` that rest amounts to. All processes of the crew decide alike, by the times of the first.
     """
     eager_s = crew.agree(_seconds(trial, network))
-    if eager_s * trials < COMPILE_S:
+    if eager_s * trials < WORTH_S:
         progress.note(f"torch.compile was not tried: all training steps together take about {eager_s * trials:.0f} s")
         return network
     started = time.monotonic()

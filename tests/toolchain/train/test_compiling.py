@@ -35,7 +35,7 @@ def test_a_short_run_is_not_compiled(monkeypatch):
 
 def test_a_failed_compile_goes_on_without_when_auto_and_ends_when_on(monkeypatch):
     monkeypatch.setattr(torch, "compile", broken)
-    monkeypatch.setattr(compiling, "COMPILE_S", 0)
+    monkeypatch.setattr(compiling, "WORTH_S", 0)
     progress = Silent()
     trained, result = fit(AUTO, progress=progress)
     assert progress.notes == ["torch.compile cannot compile the network: no C++ compiler; training goes on without it"]
