@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from toolchain.benchmark import latency, profile
+from toolchain.benchmark import profile, timing
 from toolchain.pipeline.build import Settings
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Silent
@@ -58,8 +58,8 @@ def quick_and_untracked() -> Iterator[None]:
     """Latency blocks of a fraction of their length and no process per model for its memory, for these tests judge neither;
     no tracking store touched."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(latency, "BLOCK_NS", 100_000)
-        patch.setattr(latency, "BLOCKS", 10)
+        patch.setattr(timing, "BLOCK_NS", 100_000)
+        patch.setattr(timing, "BLOCKS", 10)
         patch.setattr(profile, "peak_bytes", lambda *_: None)
         patch.setenv("EDGEWRIGHT_TRACKING", "off")
         yield
