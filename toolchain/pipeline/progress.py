@@ -29,6 +29,14 @@ class EpochWatcher(Protocol):
         """An epoch has been judged on the validation split."""
 
 
+@runtime_checkable
+class Forecaster(Protocol):
+    """A progress that is also told, before a stage starts, how long that one took the last time in this project."""
+
+    def expect(self, seconds: float | None) -> None:
+        """None: it never ran here, or that is no longer known."""
+
+
 class Silent:
     """Says nothing, but keeps the notes: for callers that only want the result."""
 

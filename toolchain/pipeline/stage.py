@@ -19,7 +19,7 @@ from runtime.contract.errors import ContractError
 from runtime.errors import DaemonError
 from toolchain.errors import BuildError, StageError
 from toolchain.pipeline.cache import FILES_NAME, Entry, StageCache
-from toolchain.pipeline.progress import Progress
+from toolchain.pipeline.progress import Forecaster, Progress
 from toolchain.pipeline.record import StageRun
 
 T = TypeVar("T")
@@ -97,6 +97,9 @@ class Runner:
         if entry is not None and not distrust:
             return self._reuse(stage, entry)
         why = problem or (distrust if entry is not None else self._why(stage.name, ingredients))
+        if isinstance(self.progress, Forecaster):
+            last = self.cache.last(self.project, stage.name)
+            self.progress.expect(last.seconds if last else None)
         self.progress.stage(stage.name, ran=True, why=why)
         entry = self._make(stage, settle, replace=bool(distrust))
         stored = self._open(stage, entry)

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from toolchain.report import marks, search, wording
@@ -15,6 +14,8 @@ _FILTERS = (
 
 def render_page(template: str, **context: Any) -> str:
     """Fill a template of `templates/`. Every value is escaped unless it is markup that svg.py made."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # a build from the cache writes no page
+
     loader = PackageLoader("toolchain.report")
     environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     environment.filters.update({name: getattr(wording, name) for name in _FILTERS})
