@@ -1,4 +1,4 @@
-"""How does a build look on a terminal? Finished stages as a tree with their times, below them the running one with its rest.
+"""How does a build look on a terminal? Finished stages as a tree with their times, below them the running one with its estimate.
 
 Imported only where stderr is a terminal, because rich costs a tenth of a second.
 """
@@ -14,7 +14,7 @@ from rich.text import Text
 from toolchain.cli.progress import Clock, Estimate, place
 from toolchain.report.wording import seconds as seconds_text
 
-NAME_WIDTH = 30
+NAME_WIDTH = 34
 MARKS = {"green": ("✓", "+"), "dim": ("·", "="), "yellow": ("!", "!")}
 """Style of a line -> its mark where the terminal speaks Unicode, and where it does not."""
 
@@ -67,8 +67,10 @@ class LiveProgress:
         self._estimate = Estimate(self._expected_s, self._clock)
         self._expected_s = None
         self._bar.start()
-        shown = f"{branch} {leaf}".strip()
-        self._task = self._bar.add_task(shown, total=None, text=why if self._explain else "", estimate=self._estimate)
+        self._open(branch)
+        self._task = self._bar.add_task(
+            f"{'  ' if branch else ''}{leaf}", total=None, text=why if self._explain else "", estimate=self._estimate
+        )
 
     def done(self, name: str, seconds: float, summary: str) -> None:
         self._stop()
@@ -103,23 +105,23 @@ class LiveProgress:
 
     def _leaf(self, style: str, branch: str, leaf: str, text: str, end: str = "") -> None:
         """One stage, indented below its branch, whose name is told before the first of them."""
+        self._open(branch)
+        self._line(style, "  " if branch else "", leaf, text, end)
+
+    def _open(self, branch: str) -> None:
+        """Tell the name of a branch before its first stage."""
         if branch and branch != self._told:
             self._line("", "", branch, "")
         self._told = self._branch = branch
-        self._line(style, "  " if branch else "", leaf, text, end)
 
     def _line(self, style: str, indent: str, name: str, text: str, end: str = "") -> None:
         is_unicode = self._console.encoding.lower().startswith("utf")
         mark = MARKS[style][0 if is_unicode else 1] if style else " "
-        room = max(NAME_WIDTH - len(indent), len(name))
-        line = Text.assemble(
-            indent,
-            (f"{mark} ", style),
-            (name.ljust(room), "bold" if style != "dim" else "dim"),
-            " ",
-            (text, style if style == "dim" else ""),
-        )
-        if end:
-            gap = self._console.width - line.cell_len - len(end)
-            line.append(" " * max(gap, 2) + end, "dim")
-        self._console.print(line, no_wrap=style == "dim", overflow="ellipsis" if style == "dim" else "fold", soft_wrap=False)
+        name = name.ljust(NAME_WIDTH - len(indent))
+        faint = "dim" if style == "dim" else ""
+        line = Text.assemble(indent, (f"{mark} ", style), (name, faint or "bold"), " ", (text, faint))
+        if end:  # times stand below one another at the right; a text that would reach them is cut
+            room = self._console.width - len(end) - 2
+            line.truncate(room, overflow="ellipsis", pad=True)
+            line.append(f"  {end}", "dim")
+        self._console.print(line, no_wrap=bool(faint), overflow="ellipsis" if faint else "fold")
