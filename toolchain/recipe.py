@@ -5,6 +5,7 @@ Every mistake is named with its file, key and the nearest valid key; nothing is 
 
 import difflib
 import hashlib
+import re
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +17,8 @@ from msgspec import Meta
 from runtime.contract.artifact import Consent, Name, OutputKind, ReleaseVersion
 from toolchain.errors import RecipeError
 
+_INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.|$)")
+"""Of a table among several, as messages ("target[0].profile") and settings ("target.0.profile") write it."""
 Positive = Annotated[int, Meta(ge=1)]
 NotNegative = Annotated[float, Meta(ge=0)]
 Share = Annotated[float, Meta(gt=0, lt=1)]
@@ -240,6 +243,10 @@ def _require_known(kind: type[msgspec.Struct], document: Any, prefix: str, sourc
         section = _section_of(fields[key].type)
         if section is None:
             continue
+        if _is_keyed(fields[key].type):
+            for name, item in value.items() if isinstance(value, dict) else ():
+                _require_known(section, item, f"{path}.{name}.", source, origin)
+            continue
         for index, item in enumerate(value if isinstance(value, list) else [value]):
             inner = f"{path}[{index}]." if isinstance(value, list) else f"{path}."
             _require_known(section, item, inner, source, origin)
@@ -254,6 +261,11 @@ def _section_of(kind: Any) -> type[msgspec.Struct] | None:
     return next((found for part in get_args(kind) if (found := _section_of(part)) is not None), None)
 
 
+def _is_keyed(kind: Any) -> bool:
+    """Whether an annotation is a table of sections by free names, such as `dict[str, RangeSection]`."""
+    return get_origin(kind) is dict or any(_is_keyed(part) for part in get_args(kind))
+
+
 def _nearest(key: str, prefix: str, known: list[str]) -> str:
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     if close:
@@ -262,8 +274,9 @@ def _nearest(key: str, prefix: str, known: list[str]) -> str:
 
 
 def _place(source: str, origin: Mapping[str, str], key: str) -> str:
-    plain = key.replace("[", ".").replace("]", "")
-    for changed, place in origin.items():
+    plain = _INDEX.sub("", key)
+    for addressed, place in origin.items():
+        changed = _INDEX.sub("", addressed)
         if plain == changed or changed.startswith(f"{plain}.") or plain.startswith(f"{changed}."):
             return place
     return f"{source}: {key}" if key else source

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.contract.artifact import Datatype, TensorSpec
+from toolchain.convert.diagnose import explain
 from toolchain.data.splits import read_split
 from toolchain.errors import BuildError, NetworkError
 from toolchain.pipeline.products import BASE, SteeringData, Variant
@@ -91,30 +92,30 @@ def _export(
     network.eval()
     batch = torch.export.Dim("batch")
     shapes = tuple({0: batch} for _ in examples)
+    tensors = tuple(torch.from_numpy(array) for array in examples)
     try:
         with _quiet():
             program: Any = torch.onnx.export(
-                network, tuple(torch.from_numpy(array) for array in examples), dynamo=True, dynamic_shapes=shapes,
-                input_names=[spec.name for spec in inputs], output_names=[spec.name for spec in outputs],
-                external_data=False, verbose=False,
+                network, tensors, dynamo=True, dynamic_shapes=shapes, input_names=[spec.name for spec in inputs],
+                output_names=[spec.name for spec in outputs], external_data=False, verbose=False,
             )  # fmt: skip
             program.save(str(path), external_data=False)
     except BuildError:
         raise
     except Exception as error:
-        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise NetworkError(f"the network cannot be expressed as ONNX: {first}") from error
+        with _quiet():
+            reason = explain(error, network, tensors)
+        raise NetworkError(f"the network cannot be expressed as ONNX: {reason}") from error
 
 
 @contextlib.contextmanager
 def _quiet() -> Any:
-    """The exporter warns about its own internals and prints progress; what concerns the engineer comes as an exception."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """The exporter warns about its own internals and prints graphs; what concerns the engineer comes as an exception."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        logging.disable(disabled)

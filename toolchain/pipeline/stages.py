@@ -9,6 +9,7 @@ import msgspec
 
 from runtime.contract.artifact import EVIDENCE_NAME, Evidence
 from runtime.contract.canonical import EVIDENCE_LIMIT, read_json
+from runtime.contract.errors import ContractError, MalformedError
 from toolchain.benchmark.metrics import Metric
 from toolchain.compress.base import Form, Ground, Network, Scheme
 from toolchain.errors import UsageError
@@ -215,6 +216,8 @@ def from_evidence(target: str, path: Path, names: Sequence[str]) -> Stage[Measur
         evidence = read_json(path.read_bytes(), Evidence, EVIDENCE_LIMIT).value
     except OSError as error:
         raise UsageError(f"--evidence {path}: {error.strerror}; expected an {EVIDENCE_NAME}") from error
+    except ContractError as error:
+        raise MalformedError(f"--evidence {path}: {error}") from error
     latencies = {item.name: item.latency for item in evidence.variants if item.latency is not None}
     for name in names:
         if name not in latencies:
