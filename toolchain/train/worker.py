@@ -4,6 +4,7 @@
 """
 
 import os
+import signal
 import sys
 import time
 import traceback
@@ -116,11 +117,15 @@ def _process_group(job: Job) -> Iterator[None]:
 def _why(error: ChildFailedError, folder: Path) -> Failed:
     """The cause among the failures: what a worker said is wrong, else a worker that was ended, else what failed first.
 
-    When one worker goes, the others fail at their next exchange with it.
+    When one worker goes, the others fail at their next exchange with it, or the agent ends them by SIGTERM.
     """
     told = [msgspec.json.decode(file.read_bytes(), type=tuple[float, Failed]) for file in folder.glob(_FAILED.format(rank="*"))]
     told.sort(key=lambda item: (not item[1].kind, item[0]))
-    ended = [(rank, failure) for rank, failure in error.failures.items() if failure.exitcode < 0]
+    ended = [
+        (rank, failure)
+        for rank, failure in error.failures.items()
+        if failure.exitcode < 0 and failure.exitcode != -signal.SIGTERM
+    ]
     if told and (told[0][1].kind or not ended):
         return told[0][1]
     rank, failure = ended[0] if ended else error.get_first_failure()
