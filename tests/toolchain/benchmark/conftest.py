@@ -1,14 +1,20 @@
 """One small convolutional network in four variants, made without training; nobody may change their files."""
 
+import json
 import logging
+import shutil
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from runtime.contract.artifact import TensorSpec
+from runtime.contract.artifact import FileEntry, TensorSpec, read_manifest
+from runtime.contract.canonical import sha256_hex, write_json
+from tests.toolchain.package.conftest import make_artifact
+from toolchain.package.read import Artifact, read_artifact
 from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.stage import Stored
 
@@ -98,3 +104,25 @@ def stored(folder: Path, engine: str, precision: Precision, file: str) -> Stored
         outputs=(TensorSpec(name="output", datatype="FP32", shape=(-1, CLASSES)),),
     )  # fmt: skip
     return Stored(value, folder, "")
+
+
+@pytest.fixture(scope="session")
+def artifact(variants: Variants, rows: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> Artifact:
+    """The float network as a whole artifact that really runs, with its golden inputs."""
+    path = make_artifact(tmp_path_factory.mktemp("release"))
+    variant = variants["onnxruntime-float32"]
+    shutil.copyfile(variant.folder / "model.onnx", path / "model.onnx")
+    np.savez(path / "golden.npz", **{"in.input": rows[0]})
+    manifest = read_manifest((path / "manifest.json").read_bytes()).value
+    files = tuple(
+        FileEntry(name=file.name, sha256=sha256_hex(file.read_bytes()), size_bytes=file.stat().st_size)
+        for file in (path / "model.onnx", path / "card.md", path / "golden.npz")
+    )
+    manifest = msgspec.structs.replace(
+        manifest, files=files, inputs=variant.value.inputs, outputs=variant.value.outputs, variant=variant.value.name
+    )
+    raw = write_json(manifest)
+    evidence = json.loads((path / "evidence.json").read_bytes()) | {"manifest_sha256": sha256_hex(raw)}
+    (path / "manifest.json").write_bytes(raw)
+    (path / "evidence.json").write_text(json.dumps(evidence))
+    return read_artifact(path)

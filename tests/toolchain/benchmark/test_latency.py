@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.toolchain.benchmark.conftest import Variants
-from toolchain.benchmark import latency
-from toolchain.benchmark.latency import Block, Call, Times, measure, run_blocks, run_rounds, summarize, warm_up
+from toolchain.benchmark import timing
+from toolchain.benchmark.latency import measure, summarize
+from toolchain.benchmark.timing import Block, Call, Times, figures, run_blocks, run_rounds, warm_up
 from toolchain.pipeline.progress import Silent
 
 
@@ -22,7 +23,7 @@ def block(wall: np.ndarray, own: np.ndarray | None = None) -> Block:
 
 
 def test_ratio_is_baseline_over_variant() -> None:
-    result = summarize(times(50), times(100), threads=1, batch=1)
+    result = summarize(figures(times(50), times(100)), 1, 1)
     assert (result.ratio, result.ratio_low, result.ratio_high) == (2.0, 2.0, 2.0)
     assert (result.p50_ns, result.mean_ns, result.samples, result.warm_up) == (50_000, 50_000, 2000, 15)
 
@@ -30,7 +31,7 @@ def test_ratio_is_baseline_over_variant() -> None:
 def test_a_disturbance_that_hits_most_blocks_of_one_leaves_the_ratio() -> None:
     """Two of three blocks of the variant run while the machine is three times slower; the baseline is spared."""
     blocks = [block(each.wall * (1 if index % 3 == 0 else 3)) for index, each in enumerate(times(50).blocks)]
-    result = summarize(Times(blocks, 0), times(100), threads=1, batch=1)
+    result = summarize(figures(Times(blocks, 0), times(100)), 1, 1)
     assert result.ratio == 2.0
     assert result.p50_ns == 150_000  # the percentiles hide nothing
 
@@ -39,19 +40,19 @@ def test_calls_interrupted_every_time_still_count_by_their_own_cpu_time() -> Non
     """A long call never gets through in one piece on a full machine; a short one does."""
     cut = Times([block(np.full(5, 26_000_000), np.full(5, 18_000_000)) for _ in range(12)], 0)
     whole = Times([block(np.full(5, 6_000_000)) for _ in range(12)], 0)
-    assert summarize(whole, cut, threads=1, batch=1).ratio == 3.0
+    assert summarize(figures(whole, cut), 1, 1).ratio == 3.0
 
 
 def test_equal_variants_cannot_be_told_apart_and_different_ones_can() -> None:
-    same = summarize(times(100, noise=0.1, seed=1), times(100, noise=0.1, seed=2), threads=1, batch=1)
+    same = summarize(figures(times(100, noise=0.1, seed=1), times(100, noise=0.1, seed=2)), 1, 1)
     assert same.ratio_low < 1 < same.ratio_high
-    faster = summarize(times(70, noise=0.1, seed=1), times(100, noise=0.1, seed=2), threads=1, batch=1)
+    faster = summarize(figures(times(70, noise=0.1, seed=1), times(100, noise=0.1, seed=2)), 1, 1)
     assert faster.ratio_low > 1
 
 
 def test_percentiles_are_ordered_and_single_calls_are_kept() -> None:
     spiky = Times([block(np.array([10, 10, 10, 10, 10, 10, 10, 10, 10, 1000])) for _ in range(10)], 0)
-    result = summarize(spiky, spiky, threads=1, batch=1)
+    result = summarize(figures(spiky, spiky), 1, 1)
     assert result.p50_ns <= result.p90_ns <= result.p99_ns
     assert result.mean_ns > result.p50_ns
     assert len(result.quantiles) == 21
@@ -59,7 +60,7 @@ def test_percentiles_are_ordered_and_single_calls_are_kept() -> None:
 
 
 def test_blocks_alternate_and_rotate(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(latency, "MAX_CALLS", latency.MIN_CALLS)
+    monkeypatch.setattr(timing, "MAX_CALLS", timing.MIN_CALLS)
     calls: list[str] = []
     found = run_blocks({name: lambda name=name: calls.append(name) for name in "abc"}, 4, 10**10, own_time=True)
     runs = [calls[index] for index in range(len(calls)) if index == 0 or calls[index] != calls[index - 1]]
@@ -73,14 +74,14 @@ def test_a_slow_model_gets_fewer_blocks_and_no_more_time() -> None:
 
 def test_warm_up_goes_on_until_the_calls_get_no_faster(clock: list[int]) -> None:
     pace = iter([900, 700, 500, 300, *[100] * 400])
-    assert warm_up(lambda: clock.append(next(pace))) == 5 + 3 * latency.WARM_UP_WINDOW
+    assert warm_up(lambda: clock.append(next(pace))) == 5 + 3 * timing.WARM_UP_WINDOW
     pace = iter([*np.geomspace(10_000, 100, 30).astype(int), *[100] * 400])
-    assert warm_up(lambda: clock.append(next(pace))) == 30 + 3 * latency.WARM_UP_WINDOW
+    assert warm_up(lambda: clock.append(next(pace))) == 30 + 3 * timing.WARM_UP_WINDOW
 
 
 def test_warm_up_ends_even_where_the_times_never_settle(clock: list[int]) -> None:
     pace = iter(np.geomspace(1_000_000, 1, 1000).astype(int))
-    assert warm_up(lambda: clock.append(next(pace))) == latency.WARM_UP_LIMIT
+    assert warm_up(lambda: clock.append(next(pace))) == timing.WARM_UP_LIMIT
 
 
 def test_models_are_opened_anew_for_every_round_before_the_last_ones_are_closed() -> None:
@@ -91,7 +92,7 @@ def test_models_are_opened_anew_for_every_round_before_the_last_ones_are_closed(
         stack.callback(events.append, "close")
         return lambda: None
 
-    found = run_rounds({"a": opener}, Silent(), threads=1, blocks=7)
+    found = run_rounds({"a": opener}, Silent().tick, threads=1, blocks=7)
     assert events == ["open", "open", "close", "open", "close", "close"]
     assert len(found["a"].blocks) == 7
 
@@ -112,5 +113,5 @@ def test_conditions_say_what_the_machine_did(variants: Variants, rows: list[np.n
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Time passes only by what calls append here, in ns."""
     passed: list[int] = []
-    monkeypatch.setattr(latency.time, "perf_counter_ns", lambda: sum(passed))
+    monkeypatch.setattr(timing.time, "perf_counter_ns", lambda: sum(passed))
     return passed
