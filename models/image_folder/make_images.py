@@ -12,7 +12,7 @@ SHAPES = ("circle", "square", "triangle")
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--to", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--count", type=int, default=60, help="images of each shape")
+    parser.add_argument("--count", type=int, default=120, help="images of each shape")
     parser.add_argument("--size", type=int, default=64, help="pixels of a side")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()

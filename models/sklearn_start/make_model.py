@@ -8,7 +8,6 @@ from pathlib import Path
 import onnx
 from iris import splits
 from skl2onnx import to_onnx
-from skl2onnx.helpers.onnx_helper import select_model_inputs_outputs
 from sklearn.ensemble import RandomForestClassifier
 
 OPSETS = {"": 17, "ai.onnx.ml": 3}
@@ -18,8 +17,8 @@ def main():
     values, labels = splits()["train"]
     forest = RandomForestClassifier(n_estimators=40, max_depth=4, random_state=0).fit(values, labels)
     converted = to_onnx(forest, values[:1], target_opset=OPSETS, options={"zipmap": False})
-    written = select_model_inputs_outputs(converted, "probabilities")  # the first output decides, and labels have no confidence
-    onnx.save(written, Path(__file__).parent / "iris.onnx")
+    del converted.graph.output[0]  # the label: the first output decides, and labels have no confidence
+    onnx.save(converted, Path(__file__).parent / "iris.onnx")
 
 
 if __name__ == "__main__":
