@@ -10,6 +10,7 @@ from pathlib import Path
 
 import msgspec
 
+from runtime.backends.accelerators import accelerators
 from runtime.backends.base import backend_names, get_backend
 from runtime.config import MIB, ProfileSettings
 from runtime.contract.deployment import DeviceProfile
@@ -24,17 +25,24 @@ REPORTED_FLAGS = (
 
 
 class TargetProfile(msgspec.Struct, frozen=True):
-    """instruction_sets: groups of CPU flags; a device needs one of each. memory_bytes: the least a device has."""
+    """instruction_sets: groups of CPU flags; a device needs one of each. memory_bytes: the least a device has.
+
+    accelerator: what it has beside its CPU, "" for nothing.
+    """
 
     arch: str
     memory_bytes: int
     instruction_sets: tuple[tuple[str, ...], ...] = ()
+    accelerator: str = ""
 
 
 PROFILES: dict[str, TargetProfile] = {
+    "intel-cpu-amx": TargetProfile("x86_64", 1024 * MIB, (("avx512_vnni", "avx_vnni"), ("amx_bf16", "avx512_bf16"))),
     "intel-cpu-vnni": TargetProfile("x86_64", 512 * MIB, (("avx512_vnni", "avx_vnni"),)),
     "x86-64-cpu": TargetProfile("x86_64", 512 * MIB),
-    "raspberry-pi-5": TargetProfile("aarch64", 1024 * MIB, (("asimddp",),)),
+    "intel-npu": TargetProfile("x86_64", 4096 * MIB, (), "intel-npu"),  # behind the CPUs: no backend opens the NPU yet
+    "jetson-orin": TargetProfile("aarch64", 4096 * MIB, (("asimddp",),), "tegra234"),
+    "raspberrypi5": TargetProfile("aarch64", 1024 * MIB, (("asimddp",),)),
     "generic-arm64": TargetProfile("aarch64", 512 * MIB),
 }
 # Linux keeps a share of the fitted memory to itself, and boards reserve some for the GPU: the least a device must show.
@@ -47,7 +55,7 @@ def detect_profile(settings: ProfileSettings) -> DeviceProfile:
     flags = cpu_flags(CPUINFO)
     memory = settings.memory_bytes or memory_bytes()
     return DeviceProfile(
-        profiles=settings.names or fitting_profiles(arch, flags, memory),
+        profiles=settings.names or fitting_profiles(arch, flags, memory, accelerators()),
         arch=arch,
         engines=installed_engines(),
         instruction_sets=tuple(flag for flag in REPORTED_FLAGS if flag in flags),
@@ -55,12 +63,15 @@ def detect_profile(settings: ProfileSettings) -> DeviceProfile:
     )
 
 
-def fitting_profiles(arch: str, flags: frozenset[str], memory_bytes: int) -> tuple[str, ...]:
-    """Names of the target profiles that a device with these properties fits, best first."""
+def fitting_profiles(
+    arch: str, flags: frozenset[str], memory_bytes: int, beside: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Names of the target profiles that a device with these properties fits, best first. beside: its accelerators."""
     return tuple(
         name
         for name, profile in PROFILES.items()
         if profile.arch == arch
+        and (not profile.accelerator or profile.accelerator in beside)
         and all(flags & set(group) for group in profile.instruction_sets)
         and memory_bytes >= USABLE_SHARE * profile.memory_bytes
     )

@@ -14,6 +14,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from runtime.backends.accelerators import accelerators
 from toolchain.errors import RecipeError
 
 CPUINFO = Path("/proc/cpuinfo")
@@ -26,11 +27,13 @@ Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 class Profile(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One kind of device. instruction_sets: groups of CPU flags as Linux spells them, of each of which it has at least one.
 
+    accelerator: what it has beside its CPU, as `runtime.backends.accelerators` names it; a host without one is no such device.
     engines, precisions: in the order of preference where latencies cannot be told apart. int8_weight_bits: what integer
     arithmetic without saturation allows. int8_unlike: CPU flags that make int8 latencies incomparable with this profile's.
     """
 
     arch: Literal["x86_64", "aarch64"]
+    accelerator: Literal["", "intel-npu", "tegra234"] = ""
     instruction_sets: tuple[tuple[str, ...], ...] = ()
     engines: Annotated[tuple[str, ...], Meta(min_length=1)]
     precisions: Annotated[tuple[Precision, ...], Meta(min_length=1)]
@@ -54,10 +57,15 @@ class Host(msgspec.Struct, frozen=True, kw_only=True):
     cpu: str
     flags: frozenset[str]
     cores: int
+    accelerators: frozenset[str] = frozenset()
 
     def fits(self, profile: Profile) -> bool:
         """Whether this machine is a device of the profile, so that what it measures counts."""
-        return self.arch == profile.arch and all(self.flags & set(group) for group in profile.instruction_sets)
+        return (
+            self.arch == profile.arch
+            and (not profile.accelerator or profile.accelerator in self.accelerators)
+            and all(self.flags & set(group) for group in profile.instruction_sets)
+        )
 
     def why_unlike(self, profile: Profile, precision: str) -> str:
         """Why a latency measured here says nothing about the profile although the host fits it; "" where it does."""
@@ -105,6 +113,7 @@ def this_host(cpuinfo: Path = CPUINFO) -> Host:
         cpu=_first(lines, "model name") or platform.processor() or "unknown",
         flags=frozenset((_first(lines, "flags") or _first(lines, "features")).split()),
         cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        accelerators=accelerators(),
     )
 
 

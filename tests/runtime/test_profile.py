@@ -17,7 +17,8 @@ def test_the_table_says_what_the_toolchains_profiles_say():
     assert set(theirs) == set(PROFILES)
     for name, profile in PROFILES.items():
         assert profile.arch == theirs[name]["arch"]
-        assert [list(group) for group in profile.instruction_sets] == theirs[name]["instruction_sets"]
+        assert [list(group) for group in profile.instruction_sets] == theirs[name].get("instruction_sets", [])
+        assert profile.accelerator == theirs[name].get("accelerator", "")
         assert profile.memory_bytes == theirs[name]["memory_bytes"]
         assert {flag for group in profile.instruction_sets for flag in group} <= set(REPORTED_FLAGS)
 
@@ -28,8 +29,10 @@ def test_the_table_says_what_the_toolchains_profiles_say():
         ("old server", "x86_64", {"avx", "avx2"}, 4 * GIB, ("x86-64-cpu",)),
         ("ice lake", "x86_64", {"avx2", "avx512_vnni"}, 4 * GIB, ("intel-cpu-vnni", "x86-64-cpu")),
         ("alder lake", "x86_64", {"avx2", "avx_vnni"}, 4 * GIB, ("intel-cpu-vnni", "x86-64-cpu")),
-        ("pi 5", "aarch64", {"asimd", "asimddp"}, 4 * GIB, ("raspberry-pi-5", "generic-arm64")),
-        ("pi 5 of 1 GB as Linux shows it", "aarch64", {"asimddp"}, int(0.92 * GIB), ("raspberry-pi-5", "generic-arm64")),
+        ("zen 4", "x86_64", {"avx512_vnni", "avx512_bf16"}, 4 * GIB, ("intel-cpu-amx", "intel-cpu-vnni", "x86-64-cpu")),
+        ("bf16 without int8", "x86_64", {"avx512_bf16"}, 4 * GIB, ("x86-64-cpu",)),
+        ("pi 5", "aarch64", {"asimd", "asimddp"}, 4 * GIB, ("raspberrypi5", "generic-arm64")),
+        ("pi 5 of 1 GB as Linux shows it", "aarch64", {"asimddp"}, int(0.92 * GIB), ("raspberrypi5", "generic-arm64")),
         ("small new board", "aarch64", {"asimddp"}, GIB // 2, ("generic-arm64",)),
         ("pi 3", "aarch64", {"asimd"}, GIB, ("generic-arm64",)),
         ("too small", "x86_64", {"avx2"}, GIB // 8, ()),
@@ -38,6 +41,19 @@ def test_the_table_says_what_the_toolchains_profiles_say():
 )
 def test_fitting(name, arch, flags, memory, expected):
     assert fitting_profiles(arch, frozenset(flags), memory) == expected
+
+
+@pytest.mark.parametrize(
+    ("arch", "flags", "beside", "expected"),
+    [
+        ("aarch64", {"asimddp"}, {"tegra234"}, ("jetson-orin", "raspberrypi5", "generic-arm64")),
+        ("x86_64", {"avx_vnni"}, {"intel-npu"}, ("intel-cpu-vnni", "x86-64-cpu", "intel-npu")),
+        ("x86_64", {"avx_vnni"}, {"tegra234"}, ("intel-cpu-vnni", "x86-64-cpu")),
+    ],
+    ids=["jetson", "npu", "neither"],
+)
+def test_accelerators_add_the_profiles_that_demand_them(arch, flags, beside, expected):
+    assert fitting_profiles(arch, frozenset(flags), 8 * GIB, frozenset(beside)) == expected
 
 
 def test_flags_are_read_in_both_spellings(tmp_path):

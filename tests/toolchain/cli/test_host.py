@@ -20,7 +20,7 @@ def test_doctor_knows_engines_tools_and_profiles(run: Run) -> None:
     found = {(each["area"], each["name"]): each for each in json.loads(ended.out)}
     assert found["run", "onnxruntime"]["ok"]
     assert found["train", "torch"]["needed"]
-    assert ("measure for", "raspberry-pi-5") in found
+    assert ("measure for", "raspberrypi5") in found
     assert "onnxruntime" in run("doctor").out
 
 

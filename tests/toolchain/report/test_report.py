@@ -114,7 +114,7 @@ def hostile_search(evil: str) -> TuningResult:
 
 def test_an_unmeasured_target_says_so_and_shows_no_latency() -> None:
     silent = tuple(msgspec.structs.replace(each, latency=None) for each in VARIANTS)
-    html = render(result(targets=(target("raspberry-pi-5", silent, measured=False),)))
+    html = render(result(targets=(target("raspberrypi5", silent, measured=False),)))
     text = Page(html).text
     assert "Not measured on a device of this profile" in text
     assert "Its latency was not measured on this host" in text
