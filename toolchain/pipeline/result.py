@@ -9,6 +9,7 @@ import platform
 import shutil
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from toolchain.errors import LimitError, UsageError
@@ -16,10 +17,11 @@ from toolchain.files import files_below, install_folder, sha256_file
 from toolchain.pipeline.build import Build, Finished, NoneFitsError, Outcome, Settings
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Progress
-from toolchain.pipeline.record import BuildResult, DataSummary, TargetResult
-from toolchain.pipeline.stage import Runner
+from toolchain.pipeline.record import BuildResult, DataSummary, StageRun, TargetResult
+from toolchain.pipeline.stage import Runner, digest_of
 from toolchain.recipe import load_recipe
 from toolchain.targets import this_host
+from toolchain.tune.search import tuned
 
 REPORT_NAME = "report.html"
 NEAREST = "nearest"
@@ -41,27 +43,28 @@ def run_build(
     started, started_at = time.monotonic(), datetime.datetime.now(datetime.UTC)
     path = path.absolute()
     recipe = load_recipe(path, changes)
-    host = this_host()
+    host, settings = this_host(), settings or Settings()
     runner = Runner(cache, progress, project=hashlib.sha256(f"{path}\0{recipe.model.name}".encode()).hexdigest())
     release = (out or path.parent / "out") / recipe.model.name / recipe.model.version
     try:
-        outcome = Build(recipe, path.parent, settings or Settings(), runner, host).run()
+        search = tuned(recipe, path, settings, runner, host)
+        outcome = Build(search.recipe, path.parent, settings, runner, host).run()
     except NoneFitsError as error:
-        raise LimitError(f"{error}; saved as {_save_nearest(error, release)}, not to be released") from error
+        raise LimitError(f"{search.explain(str(error))}; saved as {_save_nearest(error, release)}, not to be released") from error
     finally:
         cache.hashes.save()
     installed = _install(outcome, release)
     result = BuildResult(
         build=outcome.build,
-        recipe=recipe,
+        recipe=search.recipe,
         recipe_path=str(path),
         started_at=started_at.isoformat(timespec="seconds"),
         seconds=round(time.monotonic() - started, 3),
-        stages=tuple(runner.runs),
+        stages=_once((*search.runs, *runner.runs)),
         data=_data(outcome),
         training=outcome.training,
         forms=outcome.forms,
-        tuning=None,
+        tuning=search.result,
         targets=tuple(_target(item, release) for item in outcome.targets),
         environment={"python": platform.python_version(), **dict(sorted(runner.environment.items()))},
         host=host.describe(),
@@ -70,10 +73,16 @@ def run_build(
     )
     if result.ran or installed or not (release / REPORT_NAME).exists():
         _report(result, release)
-    if runner.cache.last_key(runner.project, TRACKED) != outcome.build:
+    tracked = digest_of([outcome.build, search.digest]) if search.digest else outcome.build
+    if runner.cache.last_key(runner.project, TRACKED) != tracked:
         _track(result)
-        runner.cache.set_last(runner.project, TRACKED, outcome.build)
+        runner.cache.set_last(runner.project, TRACKED, tracked)
     return result
+
+
+def _once(runs: Sequence[StageRun]) -> tuple[StageRun, ...]:
+    """Each stage's first run: a search has loaded the data before the build asks for it again."""
+    return tuple({run.key: run for run in reversed(runs)}[key] for key in dict.fromkeys(run.key for run in runs))
 
 
 def _install(outcome: Outcome, release: Path) -> bool:
@@ -116,7 +125,7 @@ def _track(result: BuildResult) -> None:
 
 
 def _report(result: BuildResult, release: Path) -> None:
-    from toolchain.report import write_report
+    from toolchain.report.write import write_report
 
     write_report(result, release / REPORT_NAME)
 
