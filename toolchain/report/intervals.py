@@ -7,7 +7,21 @@ from markupsafe import Markup
 
 from toolchain.pipeline.record import MetricResult, SliceResult, TargetResult
 from toolchain.report import wording
-from toolchain.report.svg import HALF, Frame, Scale, axes, clipped, drawing, line, padded, rectangle, responsive, shape, text
+from toolchain.report.svg import (
+    HALF,
+    WIDE,
+    Frame,
+    Scale,
+    axes,
+    clipped,
+    drawing,
+    line,
+    padded,
+    rectangle,
+    responsive,
+    shape,
+    text,
+)
 
 ROW = 34
 FIGURE = 66.0
@@ -99,7 +113,8 @@ def drops(target: TargetResult, max_drop: float, name: str) -> Markup:
     ]
     marks: list[Line] = [(0.0, "one", "as good as float"), (max_drop, "limit", "limit")]
     band = (-target.resolution, target.resolution) if target.resolution > 0 else None
-    return interval_rows(rows, f"drop of {name} for {target.target}", marks=marks, band=band)
+    wide = HALF if target.slices else WIDE  # with slices it has a neighbour
+    return interval_rows(rows, f"drop of {name} for {target.target}", marks=marks, band=band, wide=wide)
 
 
 def slice_columns(target: TargetResult) -> list[tuple[str, int, Markup]]:

@@ -66,7 +66,7 @@ def by_operator(layers: Sequence[LayerResult], colours: dict[str, str]) -> dict[
     return {name: value for name, value in spent.items() if value}
 
 
-def bars(variant: VariantResult, colours: dict[str, str], longest: float) -> Markup | None:
+def bars(variant: VariantResult, colours: dict[str, str], longest: float, wide: float) -> Markup | None:
     """One bar an operator of the graph, the slowest first, on an axis that ends at `longest` ns so that two can be compared."""
     if variant.profile is None or not variant.profile.layers:
         return None
@@ -94,7 +94,7 @@ def bars(variant: VariantResult, colours: dict[str, str], longest: float) -> Mar
             ]
         return drawing(frame, parts)
 
-    return responsive(draw, f"time of {len(shown)} operators of {variant.name}")
+    return responsive(draw, f"time of {len(shown)} operators of {variant.name}", wide)
 
 
 def longest_bar(variants: Sequence[VariantResult]) -> float:

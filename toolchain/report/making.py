@@ -52,7 +52,7 @@ def _curves(width: float, history: Sequence[EpochResult], series: list[tuple[str
     if best in epochs:
         parts += [
             line(x(best), frame.y[0], x(best), frame.y[1], "best"),
-            text(x(best) - 5, frame.top + 11, "kept", "note", "end"),
+            text(x(best), frame.top - 5, "kept", "note", "end"),
         ]
     for position, (name, css, values) in enumerate(series):
         parts.append(polyline(((x(epoch), y(value)) for epoch, value in zip(epochs, values, strict=True)), f"curve {css}"))

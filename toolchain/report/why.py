@@ -2,11 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
+from toolchain.pipeline.choose import BYTES_PER_KB, NS_PER_MS
 from toolchain.pipeline.record import FormResult, TargetResult, VariantResult
 from toolchain.recipe import Recipe, TargetSection
 from toolchain.report import wording
 
-NS_PER_MS = 1e6
 MOST_NAMES = 4
 """Names a sentence lists; the table has all."""
 
@@ -48,16 +50,18 @@ def resolution(target: TargetResult, name: str) -> str:
     if not target.metrics or target.resolution <= 0:
         return ""
     n = target.metrics[0].n
+    found = f"With its {n:,} examples the test split cannot tell differences of {name} below {wording.quality(target.resolution)} from none"
+    if chosen_variant(target) is baseline(target):
+        return f"{found}. The chosen variant is the float model itself."
     seen = "above" if abs(target.drop.value) >= target.resolution else "below"
-    return (
-        f"With its {n:,} examples the test split cannot tell differences of {name} below {wording.quality(target.resolution)} "
-        f"from none; the chosen variant's drop of {wording.drop(target.drop)} is {seen} that."
-    )
+    return f"{found}; the chosen variant's drop of {wording.drop(target.drop)} is {seen} that."
 
 
 def cuts(target: TargetResult, recipe: Recipe) -> dict[str, list[str]]:
-    """Rejected variants by the limit that cut them, in the order a variant is judged: outputs, metric, latency, size, others."""
+    """Rejected variants by the limit that cut them ("outputs", "metric", "size", "latency") or else by their reason, in the order a variant is judged."""
     section, limit = section_of(target, recipe), recipe.metrics[0].max_drop
+    if not target.measured:
+        section = msgspec.structs.replace(section, max_latency_ms=None)
     found: dict[str, list[str]] = {}
     for variant in target.variants:
         if variant.verdict == "rejected":
@@ -70,11 +74,11 @@ def _cut(variant: VariantResult, section: TargetSection, max_drop: float) -> str
         return "outputs"
     if variant.drop.value > max_drop:
         return "metric"
+    if section.max_size_kb and variant.size_bytes > section.max_size_kb * BYTES_PER_KB:
+        return "size"
     if variant.latency and section.max_latency_ms and variant.latency.p90_ns > section.max_latency_ms * NS_PER_MS:
         return "latency"
-    if section.max_size_kb and variant.size_bytes > section.max_size_kb * 1000:
-        return "size"
-    return "others"
+    return variant.reason
 
 
 def _on_field(target: TargetResult, forms: Sequence[FormResult]) -> str:
@@ -95,11 +99,13 @@ def _on_cuts(target: TargetResult, recipe: Recipe, section: TargetSection) -> li
         "metric": f"lose more than {metric.max_drop:g} {metric.name}",
         "latency": f"miss the latency limit of {section.max_latency_ms or 0:g} ms",
         "size": f"are larger than {section.max_size_kb or 0:g} kB",
-        "others": "are out for what the table says",
     }
-    single = {"outputs": "gives", "metric": "loses", "latency": "misses", "size": "is", "others": "is"}
+    single = {"outputs": "gives", "metric": "loses", "latency": "misses", "size": "is"}
     found = []
     for limit, names in cuts(target, recipe).items():
+        if limit not in words:
+            found.append(f"{_names(names)} {'are' if len(names) > 1 else 'is'} out: {limit.rstrip('.')}.")
+            continue
         text = words[limit] if len(names) > 1 else f"{single[limit]} {words[limit].partition(' ')[2]}"
         found.append(f"{_names(names)} {text}.")
     return found
@@ -172,7 +178,7 @@ def _on_limits(chosen: VariantResult, section: TargetSection) -> str:
         p90 = wording.latency(chosen.latency.p90_ns)
         said.append(f"its 90th percentile, {p90}, is {'within' if within else 'over'} the limit of {section.max_latency_ms:g} ms")
     if section.max_size_kb is not None:
-        within = chosen.size_bytes <= section.max_size_kb * 1000
+        within = chosen.size_bytes <= section.max_size_kb * BYTES_PER_KB
         said.append(f"its file is {'within' if within else 'over'} {section.max_size_kb:g} kB")
     return wording.sentence(", and ".join(said))
 

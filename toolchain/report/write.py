@@ -7,12 +7,14 @@ import msgspec
 from markupsafe import Markup
 
 from toolchain.files import write_durably
+from toolchain.pipeline.choose import BYTES_PER_KB, NS_PER_MS
 from toolchain.pipeline.record import BuildResult, TargetResult, VariantResult
 from toolchain.recipe import TargetSection
 from toolchain.report import intervals, layers, making, marks, pareto, search, timing, why
 from toolchain.report.confusion import Confusion, summarise
 from toolchain.report.page import render_page
 from toolchain.report.reproduce import commands
+from toolchain.report.svg import HALF, WIDE
 
 JSON_NAME = "report.json"
 
@@ -48,7 +50,7 @@ class TargetView(msgspec.Struct, frozen=True, kw_only=True):
     latencies: Markup | None
     speeds: Markup | None
     layers: LayerView | None
-    drops: Markup
+    drops: Markup | None
     resolution: str
     slices: list[tuple[str, int, Markup]]
     confusion: Confusion | None
@@ -93,12 +95,12 @@ def _view(target: TargetResult, result: BuildResult) -> TargetView:
         points=why.points(target, result.recipe, result.forms),
         sides=marks.sides_of([variant.form for variant in target.variants]),
         legend=marks.legend(target, marks.sides_of([variant.form for variant in target.variants])),
-        by_latency=trade_off("latency", (latency * 1e6 if latency else None, floor)),
-        by_size=trade_off("size", (size * 1000 if size else None, floor)),
+        by_latency=trade_off("latency", (latency * NS_PER_MS if latency else None, floor)),
+        by_size=trade_off("size", (size * BYTES_PER_KB if size else None, floor)),
         latencies=timing.distributions(target),
         speeds=timing.speeds(target),
         layers=_layers(target, baseline),
-        drops=intervals.drops(target, metric.max_drop, metric.name),
+        drops=None if why.chosen_variant(target) is baseline else intervals.drops(target, metric.max_drop, metric.name),
         resolution=why.resolution(target, metric.name),
         slices=intervals.slice_columns(target),
         confusion=summarise(target.confusion, result.data.classes),
@@ -121,7 +123,8 @@ def _layers(target: TargetResult, baseline: VariantResult | None) -> LayerView |
     shown = [variant for variant in dict.fromkeys((target.chosen, baseline.name if baseline else "")) if variant]
     pair = [variant for name in shown for variant in target.variants if variant.name == name]
     longest = layers.longest_bar(pair)
-    bars = {variant.name: layers.bars(variant, colours, longest) for variant in pair}
+    wide = HALF if len(pair) > 1 else WIDE
+    bars = {variant.name: layers.bars(variant, colours, longest, wide) for variant in pair}
     return LayerView(
         kinds=colours,
         operators=operators,

@@ -8,6 +8,7 @@ import pytest
 from tests.toolchain.report.sample import VARIANTS, metric, result, target, tuning, variant
 from toolchain.pipeline.record import SliceResult, VariantResult
 from toolchain.report import intervals, layers, making, pareto, search, timing
+from toolchain.report.svg import WIDE
 
 
 def points(*figures: tuple[float, float, str], goal: str = "max") -> list[pareto.Point]:
@@ -86,9 +87,9 @@ def test_bars_of_operators_add_up_and_share_their_axis() -> None:
     found = VARIANTS[3].profile
     assert found is not None
     assert sum(layers.by_operator(found.layers, colours).values()) == sum(layer.ns for layer in found.layers)
-    drawn = str(layers.bars(VARIANTS[3], colours, layers.longest_bar(VARIANTS[:4])))
+    drawn = str(layers.bars(VARIANTS[3], colours, layers.longest_bar(VARIANTS[:4]), WIDE))
     assert "9 more" in drawn
-    assert layers.bars(msgspec.structs.replace(VARIANTS[3], profile=None), colours, 1.0) is None
+    assert layers.bars(msgspec.structs.replace(VARIANTS[3], profile=None), colours, 1.0, WIDE) is None
 
 
 def test_a_search_marks_its_best_and_the_limits_that_were_missed() -> None:

@@ -33,12 +33,13 @@ def test_each_limit_names_what_it_cut() -> None:
         "metric": ["openvino-int8", "pruned50-onnxruntime-int8-entropy"],
         "size": ["openvino-huge"],
         "outputs": ["openvino-broken"],
-        "others": ["openvino-else"],
+        "something new": ["openvino-else"],
     }
-    text = said(*VARIANTS)
+    text = said(*VARIANTS, other)
+    assert "openvino-else is out: something new." in text
     assert "onnxruntime-int8 misses the latency limit of 0.5 ms." in text
     assert "openvino-int8 and pruned50-onnxruntime-int8-entropy lose more than 0.01 accuracy." in text
-    assert "14 variants of 2 forms (base and pruned50) were judged; distilled helped too little to become any." in text
+    assert "15 variants of 2 forms (base and pruned50) were judged; distilled helped too little to become any." in text
 
 
 def test_many_cut_variants_are_counted_not_listed() -> None:
@@ -92,6 +93,7 @@ def test_the_form_says_what_it_saves() -> None:
 
 def test_the_resolution_is_stated_with_the_drop_beside_it() -> None:
     assert why.resolution(target(), "accuracy").endswith("the chosen variant's drop of 0.0028 is below that.")
+    assert why.resolution(of(float_chosen()), "accuracy").endswith("from none. The chosen variant is the float model itself.")
     seen = msgspec.structs.replace(target(), drop=DropResult(value=0.02, low=0.01, high=0.03, n=360))
     assert why.resolution(seen, "accuracy").endswith("0.0200 is above that.")
 
