@@ -11,6 +11,7 @@ import torch
 from toolchain.errors import RecipeError
 
 _DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+_PLAIN = nullcontext()
 
 
 class Precision:
@@ -24,11 +25,11 @@ class Precision:
             raise RecipeError('train.precision = "float16" needs a GPU; on a CPU take "bfloat16" or "float32"')
         self._device = device
         self._dtype = _DTYPES.get(wanted)
-        self._scaler = torch.amp.GradScaler(device.type, enabled=wanted == "float16")
+        self._scaler = torch.amp.GradScaler(device.type) if wanted == "float16" else None
 
     def computing(self) -> AbstractContextManager[Any]:
         """Around a forward pass."""
-        return nullcontext() if self._dtype is None else torch.autocast(self._device.type, self._dtype)
+        return _PLAIN if self._dtype is None else torch.autocast(self._device.type, self._dtype)
 
     def widen(self, outputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         """Outputs as the loss takes them: float32 where the forward pass made them narrower."""
@@ -37,11 +38,12 @@ class Precision:
         return tuple(output.float() if output.dtype == self._dtype else output for output in outputs)
 
     def backward(self, loss: torch.Tensor) -> None:
-        self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        scaled = loss if self._scaler is None else self._scaler.scale(loss)
+        scaled.backward()  # type: ignore[no-untyped-call]
 
     def step(self, optimizer: torch.optim.Optimizer) -> bool:
         """One step of the optimizer; False where it was left out because a scaled gradient overflowed."""
-        if not self._scaler.is_enabled():
+        if self._scaler is None:
             optimizer.step()
             return True
         before = self._scaler.get_scale()
@@ -50,8 +52,8 @@ class Precision:
         return self._scaler.get_scale() >= before
 
     def state_dict(self) -> dict[str, Any]:
-        return self._scaler.state_dict()
+        return {} if self._scaler is None else self._scaler.state_dict()
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        if state:
+        if self._scaler is not None:
             self._scaler.load_state_dict(state)

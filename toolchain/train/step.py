@@ -26,6 +26,7 @@ Augment = Callable[..., Any]
 """A transform of a training batch: takes its inputs (float32[n, c, h, w] for images), returns as many of the same rows."""
 Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
 """Inputs in the network's order, and targets, on the training device."""
+_AT_ONCE = nullcontext()
 
 
 class Lesson(msgspec.Struct, frozen=True):
@@ -102,7 +103,7 @@ class Stepper:
         for number, batch in enumerate(shares, start=1):
             own = len(batch[1])
             waits = self.crew.size > 1 and number < len(shares)  # gradients are exchanged once a step
-            with self._shared.no_sync() if waits else nullcontext():  # type: ignore[operator]
+            with self._shared.no_sync() if waits else _AT_ONCE:  # type: ignore[operator]
                 loss = self._lesson.loss_of(self._network, self._forward, self._lesson.prepare(batch), self._precision)
                 share = own * self.crew.size / rows
                 self._precision.backward(loss if share == 1 else loss * share)
