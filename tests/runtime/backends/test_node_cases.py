@@ -1,0 +1,101 @@
+"""Does a model compute through our backends what it computes in the bare engine? ONNX's node tests, in both.
+
+The layer above an engine may lose nothing: what passes there passes here. Apart are graphs with inputs or outputs that the Open
+Inference Protocol has no datatype for: our backend refuses them when it opens them.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from runtime.backends.base import get_backend
+from runtime.backends.datatypes import NUMPY_TYPES
+from tests.runtime.backends.node_cases import NodeCase, Run, node_cases, passes
+
+EVERYDAY = 25
+"""Every so manieth case in the everyday suite; all of them in `make test-all`."""
+SERVED = set(NUMPY_TYPES.values())
+
+
+def bare_onnxruntime(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return list(session.run(None, dict(inputs)))
+
+
+def bare_openvino(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
+    import openvino
+
+    compiled = openvino.Core().compile_model(str(path), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+    results = compiled.create_infer_request().infer(dict(inputs))
+    return [results[index] for index in range(len(compiled.outputs))]
+
+
+BARE: dict[str, Run] = {"onnxruntime": bare_onnxruntime, "openvino": bare_openvino}
+
+
+def through_ours(engine: str) -> Run:
+    def run(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
+        model = get_backend(engine).load(path, {})
+        try:
+            return list(model.infer(inputs).values())
+        finally:
+            model.close()
+
+    return run
+
+
+def perturbed(engine: str) -> Run:
+    """The control: our backend with one element of its first output changed by more than any tolerance."""
+
+    def run(path: Path, inputs: Mapping[str, Any]) -> list[Any]:
+        first, *others = through_ours(engine)(path, inputs)
+        changed = np.array(first)
+        if changed.size:
+            value = changed.flat[0]
+            changed.flat[0] = not value if changed.dtype.kind == "b" else value + np.asarray(64, changed.dtype)
+        return [changed, *others]
+
+    return run
+
+
+def is_served(case: NodeCase) -> bool:
+    """Whether all its tensors are of a datatype that is served."""
+    values = [*case.inputs.values(), *case.outputs]
+    return case.is_tensors and all(np.asarray(value).dtype in SERVED for value in values)
+
+
+def passing(cases: Sequence[NodeCase], run: Run, folder: Path) -> set[str]:
+    return {case.name for case in cases if passes(case, run, folder)}
+
+
+def require_the_same(engine: str, cases: Sequence[NodeCase], folder: Path) -> set[str]:
+    """The cases that pass in the bare engine and are served are exactly those that pass through our backend."""
+    bare = passing(cases, BARE[engine], folder)
+    ours = passing(cases, through_ours(engine), folder)
+    served = {case.name for case in cases if is_served(case)}
+    assert ours == bare & served
+    return ours
+
+
+@pytest.mark.parametrize("engine", BARE)
+def test_a_sample_of_the_node_cases_passes_as_in_the_bare_engine(engine: str, tmp_path: Path) -> None:
+    cases = node_cases()[::EVERYDAY]
+    ours = require_the_same(engine, cases, tmp_path)
+    assert len(ours) > len(cases) / 2
+    fragile = [case for case in cases if case.name in ours and np.asarray(case.outputs[0]).size]
+    assert not passing(fragile, perturbed(engine), tmp_path), "a changed output must not pass"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", BARE)
+def test_every_node_case_passes_as_in_the_bare_engine(engine: str, tmp_path: Path) -> None:
+    """1,334 of 1,884 cases with onnxruntime 1.31, of which 45 have strings or sequences at their ends and are refused."""
+    cases = node_cases()
+    assert len(require_the_same(engine, cases, tmp_path)) >= 1200
