@@ -20,7 +20,7 @@ if TYPE_CHECKING:  # NumPy takes longer to import than a build with nothing to d
 
 Goal = Literal["max", "min"]
 KEY = "metric.name"
-_GOALS: dict[str, Goal] = {"accuracy": "max", "f1_macro": "max", "mae": "min", "rmse": "min", "roc_auc": "max"}
+_GOALS: dict[str, Goal] = {"accuracy": "max", "f1_macro": "max", "mae": "min", "rmse": "min", "r2": "max", "roc_auc": "max"}
 """The built-in metrics; `scores.SCORES` computes them."""
 
 

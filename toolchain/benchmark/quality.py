@@ -1,25 +1,31 @@
 """Does a variant still say what the float model says, and how good is it on the validation split?"""
 
+import math
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from toolchain.benchmark.metrics import Metric
 from toolchain.benchmark.run import outputs_of
-from toolchain.benchmark.scores import confusion, predicted
+from toolchain.benchmark.scores import accuracy, confusion, correct, predicted, wilson
 from toolchain.data.splits import read_split
+from toolchain.errors import StageError
 from toolchain.pipeline.products import CheckedModel, FloatModel, HeldOutData, SteeringData, TestedModel, Variant
-from toolchain.pipeline.record import DropResult, ParityResult
+from toolchain.pipeline.record import DropResult, MetricResult, ParityResult, SliceResult
 from toolchain.pipeline.stage import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
 FLOAT_TOLERANCE = 1e-3
 """Largest relative error of a float variant. Float32 engines agree within some 1e-6; bf16 sneaking in shows as 1.5e-3."""
 FLOAT_AGREEMENT = 0.999
+SLICES = 20
 _RESAMPLES = 1000
 _SEED = 0
+_FEWEST_DISCORDANT = 6
+_Z95 = 1.959963984540054
 
 
 def check(
@@ -52,23 +58,100 @@ def test(
     start = outputs if variant.digest == base.digest else outputs_of(base, arrays)
     results = tuple(metric.judge(outputs[0], targets, "test") for metric in metrics)
     drop = paired_drop(metrics[0], start[0], outputs[0], targets)
+    columns = {column.name: np.load(data.folder / column.file, allow_pickle=False) for column in data.value.slices}
     return TestedModel(
         metrics=results,
         confusion=confusion(outputs[0], targets, len(classes)) if classes else (),
         drop=drop,
-        resolution=(results[0].high - results[0].low) / 2,
+        resolution=resolution(results[0], drop, discordant(metrics[0], start[0], outputs[0], targets)),
+        slices=(*class_slices(classes, outputs[0], targets), *column_slices(columns, metrics[0], outputs[0], targets)),
     )
 
 
 def paired_drop(metric: Metric, reference: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> DropResult:
     """How much worse `outputs` are than `reference` for the same targets, with a bootstrap over examples (fixed seed)."""
     generator = np.random.default_rng(_SEED)
-    rows = [generator.integers(0, len(targets), len(targets)) for _ in range(_RESAMPLES)]
     with metric.scoring() as score:
         value = metric.drop(score(reference, targets), score(outputs, targets))
-        drops = [metric.drop(score(reference[row], targets[row]), score(outputs[row], targets[row])) for row in rows]
+        if score is accuracy:
+            drops = metric.drop(1, 0) * _resampled_losses(reference, outputs, targets, generator)
+        else:
+            rows = (generator.integers(0, len(targets), len(targets)) for _ in range(_RESAMPLES))
+            drops = np.array(
+                [metric.drop(score(reference[row], targets[row]), score(outputs[row], targets[row])) for row in rows]
+            )
     low, high = np.nanquantile(drops, [0.025, 0.975])
     return DropResult(value=value, low=float(low), high=float(high), n=len(targets))
+
+
+def _resampled_losses(
+    reference: np.ndarray, outputs: np.ndarray, targets: np.ndarray, generator: np.random.Generator
+) -> NDArray[np.float64]:
+    """By how much accuracy falls in each resample: float64[_RESAMPLES]. Drawing examples is drawing how many were lost and won."""
+    before, after = correct(reference, targets), correct(outputs, targets)
+    n = len(targets)
+    lost, won = int((before & ~after).sum()), int((~before & after).sum())
+    counts = generator.multinomial(n, [lost / n, won / n, 1 - (lost + won) / n], _RESAMPLES)
+    losses: NDArray[np.float64] = (counts[:, 0] - counts[:, 1]) / n
+    return losses
+
+
+def discordant(metric: Metric, reference: np.ndarray, outputs: np.ndarray, targets: np.ndarray) -> int | None:
+    """How many examples just one of the two gets right; None unless the metric is accuracy."""
+    with metric.scoring() as score:
+        if score is not accuracy:
+            return None
+    return int((correct(reference, targets) != correct(outputs, targets)).sum())
+
+
+def resolution(result: MetricResult, drop: DropResult, discordant: int | None) -> float:
+    """The smallest drop that this many examples could tell from none at 95 %.
+
+    Accuracy: max(6, 1.96 sqrt(d)) / n with d discordant examples, by McNemar's test; of fewer than six, all may fall one way by chance
+    (2 / 2^5 > 0.05). Other metrics: half the paired interval of the drop, or half the metric's own where the two models answer alike.
+    Source: McNemar 1947; Dietterich 1998, "Approximate statistical tests for comparing supervised classification algorithms".
+    """
+    if discordant is not None:
+        return max(_FEWEST_DISCORDANT, _Z95 * math.sqrt(discordant)) / drop.n
+    return (drop.high - drop.low) / 2 or (result.high - result.low) / 2
+
+
+def class_slices(classes: tuple[str, ...], outputs: np.ndarray, targets: np.ndarray) -> tuple[SliceResult, ...]:
+    """The recall of each class that the split has examples of, with Wilson's interval; nothing unless the model classifies."""
+    if not classes:
+        return ()
+    hits = correct(outputs, targets)
+    found = []
+    for label, name in enumerate(classes):
+        own = hits[targets == label]
+        if len(own):
+            low, high = wilson(int(own.sum()), len(own))
+            recall = MetricResult(
+                name="recall", goal="max", value=float(own.mean()), low=low, high=high, n=len(own), split="test"
+            )
+            found.append(SliceResult(column="class", value=name, metric=recall))
+    return tuple(found)
+
+
+def column_slices(
+    columns: "Mapping[str, np.ndarray]", metric: Metric, outputs: np.ndarray, targets: np.ndarray
+) -> tuple[SliceResult, ...]:
+    """The deciding metric for each value of each column, of at most SLICES values a column: those with most examples.
+
+    A value for which the metric gives no number (the area under the curve of one class alone) has no slice.
+    """
+    found = []
+    for column, values in columns.items():
+        names, counts = np.unique(values.astype(str), return_counts=True)
+        largest = sorted(names[np.argsort(-counts, kind="stable")[:SLICES]])
+        for name in largest:
+            rows = values.astype(str) == name
+            try:
+                result = metric.judge(outputs[rows], targets[rows], "test")
+            except (StageError, ValueError, ArithmeticError):
+                continue
+            found.append(SliceResult(column=column, value=str(name), metric=result))
+    return tuple(found)
 
 
 def compare(reference: list[np.ndarray], outputs: list[np.ndarray], *, classifies: bool, exact: bool) -> ParityResult:

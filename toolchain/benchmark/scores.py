@@ -53,6 +53,13 @@ def root_mean_squared_error(outputs: np.ndarray, targets: np.ndarray) -> float:
     return float(np.sqrt(np.square(outputs.reshape(targets.shape) - targets).mean()))
 
 
+def r_squared(outputs: np.ndarray, targets: np.ndarray) -> float:
+    """The share of the targets' variance that is explained; below zero where their mean would do better, NaN where they are all equal."""
+    residual = float(np.square(outputs.reshape(targets.shape) - targets).sum())
+    total = float(np.square(targets - targets.mean()).sum())
+    return 1 - residual / total if total else math.nan
+
+
 def roc_auc(outputs: np.ndarray, targets: np.ndarray) -> float:
     """How often a positive example (target 1) scores above a negative one, ties counting half; NaN where one of them is absent.
 
@@ -72,6 +79,7 @@ SCORES: dict[str, Score] = {
     "f1_macro": f1_macro,
     "mae": mean_absolute_error,
     "rmse": root_mean_squared_error,
+    "r2": r_squared,
     "roc_auc": roc_auc,
 }
 

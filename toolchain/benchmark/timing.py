@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 BLOCKS = 90
-ROUNDS = 3
+ROUNDS = 6
 """The models are opened anew this often: where their memory lies can change a time by 10 % and stays for as long as they are open."""
 BLOCK_NS = 10_000_000
 """A block of one variant lasts this long: the first calls refill the caches the others emptied, and some must follow them."""
@@ -27,7 +27,7 @@ LONG_NS = 200_000
 """From here on a call's own CPU time is read too. Below it, the reading would cost more than it tells, and few are interrupted."""
 WARM_UP_WINDOW, WARM_UP_LIMIT, WARM_UP_NS = 5, 200, 300_000_000
 _STALE_WINDOWS = 3
-_FASTEST_CALLS, _QUIETEST_BLOCKS = 0.05, 0.25
+_FASTEST_CALLS, _QUIETEST_BLOCKS = 0.05, 0.1
 _RESAMPLES = 2000
 _SEED = 0
 _QUANTILES = np.linspace(0, 1, 21)
@@ -51,7 +51,7 @@ class Times(NamedTuple):
     warm_up: int
 
 
-ESTIMATOR = "fastest 5 % of calls in the quietest quarter of blocks; interval by bootstrap over blocks"
+ESTIMATOR = "fastest 5 % of calls in the quietest tenth of blocks; interval by bootstrap over blocks"
 
 
 def run_rounds(

@@ -84,7 +84,8 @@ def test_warm_up_ends_even_where_the_times_never_settle(clock: list[int]) -> Non
     assert warm_up(lambda: clock.append(next(pace))) == timing.WARM_UP_LIMIT
 
 
-def test_models_are_opened_anew_for_every_round_before_the_last_ones_are_closed() -> None:
+def test_models_are_opened_anew_for_every_round_before_the_last_ones_are_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(timing, "ROUNDS", 3)
     events: list[str] = []
 
     def opener(stack: ExitStack) -> Call:

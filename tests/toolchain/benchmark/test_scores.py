@@ -30,6 +30,8 @@ def test_errors_agree_with_scikit_learn() -> None:
     targets, outputs = generator.normal(size=100), generator.normal(size=(100, 1))
     assert SCORES["mae"](outputs, targets) == pytest.approx(sklearn.metrics.mean_absolute_error(targets, outputs[:, 0]))
     assert SCORES["rmse"](outputs, targets) == pytest.approx(sklearn.metrics.root_mean_squared_error(targets, outputs[:, 0]))
+    assert SCORES["r2"](outputs, targets) == pytest.approx(sklearn.metrics.r2_score(targets, outputs[:, 0]))
+    assert np.isnan(SCORES["r2"](outputs, np.ones(100)))
 
 
 @pytest.mark.parametrize(
