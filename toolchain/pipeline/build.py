@@ -92,6 +92,7 @@ class Finished(msgspec.Struct, frozen=True, kw_only=True):
     tried: Tried
     tested: TestedModel
     package: Stored[Package]
+    lineage: Lineage
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
@@ -286,7 +287,7 @@ class Build:
             "variants": digest_of([msgspec.structs.replace(item, path="", profile=None) for item in proof.variants]),
         }  # fmt: skip
         stage = stages.pack(contents, proof, inputs, make=pack)
-        return Finished(tried=tried, tested=tested.value, package=self.runner.execute(stage))
+        return Finished(tried=tried, tested=tested.value, package=self.runner.execute(stage), lineage=contents.lineage)
 
     def _lineage(self, steered: Steered) -> Lineage:
         splits = steered.splits.value

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from runtime.contract.artifact import TensorSpec
+from runtime.contract.artifact import Lineage, TensorSpec
 from toolchain.recipe import Recipe
 
 Verdict = Literal["chosen", "passed", "rejected"]
@@ -187,7 +187,7 @@ class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
     measured: whether the build host is a device of this profile; where it is not, latencies are not the target's.
     confusion: rows are true classes, columns predictions; empty unless the model classifies. path: the artifact directory.
     drop: of the chosen variant against the float model, on test data; resolution: the smallest difference of the deciding
-    metric that this test split could tell from none, 95 % of the time.
+    metric that this test split could tell from none, 95 % of the time. lineage: as the manifest has it.
     """
 
     target: str
@@ -204,6 +204,7 @@ class TargetResult(msgspec.Struct, frozen=True, kw_only=True):
     drop: DropResult
     resolution: float
     slices: tuple[SliceResult, ...] = ()
+    lineage: Lineage | None = None
 
 
 class DataSummary(msgspec.Struct, frozen=True, kw_only=True):
@@ -249,7 +250,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     """Everything about one build of one release. build: digest of all its artifacts' inputs; equal builds, equal digests.
 
     environment: versions of Python and the distributions used; host: what the machine is; out: OUT/model/version.
-    training is None when the recipe starts from existing weights.
+    training is None when the recipe starts from existing weights. changes: `key=value` of the command line over the recipe.
     """
 
     build: str
@@ -267,6 +268,7 @@ class BuildResult(msgspec.Struct, frozen=True, kw_only=True):
     host: dict[str, str]
     out: str
     notes: tuple[str, ...] = ()
+    changes: tuple[str, ...] = ()
 
     @property
     def ran(self) -> bool:

@@ -70,6 +70,7 @@ def run_build(
         host=host.describe(),
         out=str(release),
         notes=outcome.notes,
+        changes=changes,
     )
     if result.ran or installed or not (release / REPORT_NAME).exists():
         _report(result, release)
@@ -157,4 +158,5 @@ def _target(item: Finished, release: Path) -> TargetResult:
         drop=item.tested.drop,
         resolution=item.tested.resolution,
         slices=item.tested.slices,
+        lineage=item.lineage,
     )

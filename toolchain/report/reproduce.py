@@ -20,14 +20,15 @@ def commands(result: BuildResult) -> list[Command]:
     """From the same inputs to the same bytes, with and without measuring again."""
     recipe = Path(result.recipe_path)
     out = _relative(Path(result.out), recipe.parent)
-    build = ["toolchain", "build", recipe.name, *_targets(result)]
+    own = [part for change in result.changes for part in ("--set", change)]
+    build = ["toolchain", "build", recipe.name, *own, *_targets(result)]
     found = [
         Command(shlex.join([*build, "--explain"]), "builds again; latencies are measured anew and may choose otherwise"),
     ]
     for target in result.targets:
         if target.measured:
             evidence = str(out / target.target / EVIDENCE_NAME)
-            line = shlex.join(["toolchain", "build", recipe.name, "--target", target.target, "--evidence", evidence])
+            line = shlex.join(["toolchain", "build", recipe.name, *own, "--target", target.target, "--evidence", evidence])
             found.append(Command(line, f"replays the choice for {target.target} from the figures signed with it"))
     found += [
         Command(shlex.join(["toolchain", "inspect", str(out)]), "checks every digest and shows contents and lineage"),

@@ -7,7 +7,7 @@ import math
 
 import msgspec
 
-from runtime.contract.artifact import TensorSpec
+from runtime.contract.artifact import Lineage, TensorSpec
 from toolchain.pipeline.record import (
     BuildResult,
     DataSummary,
@@ -239,6 +239,7 @@ def target(name: str = "x86-64-cpu", variants: tuple[VariantResult, ...] = VARIA
         drop=DropResult(value=0.0028, low=-0.0056, high=0.0111, n=360),
         resolution=0.0108,
         slices=slices(),
+        lineage=Lineage(recipe="09" * 32, data="12" * 32, code="34" * 32, lock="56" * 32, seeds=(7,)),
     )
 
 

@@ -81,6 +81,7 @@ def test_the_numbers_of_the_result_are_on_the_page() -> None:
         "2 examples of the test split are also in the training split",
         "--evidence out/digits/1.0.0/x86-64-cpu/evidence.json",
         "12" * 32,
+        "34" * 32,
     ):
         assert shown in text
     for each in VARIANTS:

@@ -107,5 +107,9 @@ def test_the_commands_build_what_was_built() -> None:
     lines = [command.line for command in commands(other)]
     assert lines[0] == "toolchain build recipe.toml --target pi --explain"
     assert lines[2] == "toolchain inspect 'my out/digits/1.0.0'"
+    changed = msgspec.structs.replace(built, changes=("train.epochs=9", "model.description=two words"))
+    lines = [command.line for command in commands(changed)]
+    assert lines[0] == "toolchain build recipe.toml --set train.epochs=9 --set 'model.description=two words' --explain"
+    assert "--set train.epochs=9" in lines[1]
     unmeasured = msgspec.structs.replace(built, targets=(target(measured=False),))
     assert not [line for line in (command.line for command in commands(unmeasured)) if "--evidence" in line]
