@@ -45,6 +45,10 @@ class CudaError(Exception):
     """The driver is not there, sees no GPU, or refused a call. Never leaves the backend that uses this module."""
 
 
+class NoGpuError(CudaError):
+    """The driver is there, and nothing for it to drive that this process may see."""
+
+
 class Driver:
     """libcuda, loaded. Only its own errors come out of it: CudaError."""
 
@@ -56,7 +60,7 @@ class Driver:
             raise CudaError(f"there is no NVIDIA driver ({error})") from error
         status = self._functions["cuInit"](0)
         if status == _NO_DEVICE:
-            raise CudaError("the NVIDIA driver sees no GPU")
+            raise NoGpuError("the NVIDIA driver sees no GPU")
         self._require(status, "cuInit")
 
     def call(self, name: str, *arguments: Any) -> None:
@@ -86,7 +90,7 @@ class Gpu:
     def __init__(self) -> None:
         self._driver = Driver()
         if not self._driver.integer("cuDeviceGetCount"):
-            raise CudaError("the NVIDIA driver sees no GPU")
+            raise NoGpuError("the NVIDIA driver sees no GPU")
         self._device = self._driver.integer("cuDeviceGet", 0)
         name = ctypes.create_string_buffer(_NAME_LENGTH)
         self._driver.call("cuDeviceGetName", name, _NAME_LENGTH, self._device)

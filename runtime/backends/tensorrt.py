@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 
 from runtime.backends.base import Availability, LoadedModel, Tensors, parse_options
-from runtime.backends.cuda import CudaError, Gpu
+from runtime.backends.cuda import CudaError, Gpu, NoGpuError
 from runtime.backends.datatypes import NUMPY_TYPES, engine_datatype
 from runtime.backends.tensorrt_build import TensorRtOptions, build, latest_problem, logger
 from runtime.backends.tensorrt_store import EngineKey, EngineStore
@@ -45,6 +45,14 @@ _TYPES: dict[str, Datatype] = {
     "UINT8": "UINT8",
     "BOOL": "BOOL",
 }
+
+
+class Piece(msgspec.Struct, frozen=True, kw_only=True):
+    """One of the things TensorRT needs. detail: what is there, or what is missing and what to do."""
+
+    name: str
+    ok: bool
+    detail: str
 
 
 class TensorRtBackend:
@@ -191,6 +199,27 @@ class TensorRtModel:
             gpu.free(address)
         self._addresses.clear()
         gpu.end_stream(self._stream)
+
+
+def pieces() -> tuple[Piece, Piece, Piece]:
+    """Library, driver and GPU, each judged for itself, for people who put them together. Never raises."""
+    try:
+        found = _installed_version()
+        _require_served(found)
+        library = Piece(name="library", ok=True, detail=found)
+    except EngineMissingError as error:
+        library = Piece(name="library", ok=False, detail=str(error))
+    try:
+        gpu = Gpu()
+    except NoGpuError as error:
+        advice = "look at `nvidia-smi` and at CUDA_VISIBLE_DEVICES; a container needs --gpus all"
+        return library, Piece(name="driver", ok=True, detail="loaded"), Piece(name="GPU", ok=False, detail=f"{error}; {advice}")
+    except CudaError as error:
+        advice = "install NVIDIA's driver (JetPack on a Jetson); a container needs the NVIDIA container toolkit and --gpus all"
+        driver = Piece(name="driver", ok=False, detail=f"{error}; {advice}")
+        return library, driver, Piece(name="GPU", ok=False, detail="not to be seen without a driver")
+    seen = Piece(name="GPU", ok=True, detail=f"{gpu.name}, compute capability {gpu.compute_capability}")
+    return library, Piece(name="driver", ok=True, detail=f"for CUDA up to {gpu.cuda}"), seen
 
 
 def _engine(gpu: Gpu, model: Path, digest: str, options: TensorRtOptions, library: str) -> "trt.ICudaEngine":

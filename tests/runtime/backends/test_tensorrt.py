@@ -7,6 +7,7 @@ the same backend on the real ones, marked `gpu`.
 import logging
 import re
 import sysconfig
+from ctypes import CDLL
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import pytest
 
 from runtime.backends import tensorrt_store
 from runtime.backends.cuda import PROTOTYPES
-from runtime.backends.tensorrt import TensorRtBackend
+from runtime.backends.tensorrt import TensorRtBackend, pieces
 from runtime.errors import DiskFullError, EngineMissingError, EngineOptionError, InferenceError, ModelLoadError
 from tests.support import fake_tensorrt
 from tests.support.fake_cuda import OUT_OF_MEMORY, FakeDriver
@@ -311,6 +312,27 @@ def test_probe_and_load_say_that_there_is_no_driver(fake, model, monkeypatch):
     assert "no NVIDIA driver (libcuda.so.1: cannot open" in reason
     with pytest.raises(EngineMissingError, match="no NVIDIA driver"):
         load(model)
+
+
+@pytest.mark.parametrize(
+    ("version", "driver", "expected"),
+    [
+        ("10.8.0", FakeDriver(), [(True, "10.8.0"), (True, "CUDA up to 12.6"), (True, "Fake Orin, compute capability 8.7")]),
+        ("8.6.1", FakeDriver(gpus=0), [(False, "8.6.1 is not served"), (True, "loaded"), (False, "CUDA_VISIBLE_DEVICES")]),
+        ("10.8.0", None, [(True, "10.8.0"), (False, "there is no NVIDIA driver"), (False, "without a driver")]),
+    ],
+    ids=["complete", "no GPU, old library", "no driver"],
+)
+def test_each_piece_is_judged_for_itself(monkeypatch, version, driver, expected):
+    fake_tensorrt.install(monkeypatch, version, driver)
+    if driver is None:
+        monkeypatch.setattr("runtime.backends.cuda.LIBRARY", "libno-such-driver.so")
+        monkeypatch.setattr("runtime.backends.cuda.CDLL", CDLL)
+    found = pieces()
+    assert [piece.name for piece in found] == ["library", "driver", "GPU"]
+    for piece, (ok, words) in zip(found, expected, strict=True):
+        assert piece.ok is ok
+        assert words in piece.detail
 
 
 def test_probe_gives_the_version_where_everything_is_there(fake):
