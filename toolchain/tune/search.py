@@ -22,6 +22,7 @@ from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import StageRun, TrialResult, TuningResult
 from toolchain.pipeline.stage import Runner, Stage, Stored, digest_of
 from toolchain.recipe import Recipe, TuneSection
+from toolchain.report.wording import seconds as seconds_text
 from toolchain.targets import Host, Profile, load_profile
 from toolchain.train.network import ONNX, NetworkSource
 from toolchain.train.stage import Training
@@ -190,7 +191,8 @@ class Teller:
         for item in new:
             self._told.add(item.trial.number)
             text = f"{self._text(item.trial)}{self._left() if item is new[-1] else ''}"
-            self._progress.tick(len(self._told), self._desk.total, text)
+            self._progress.note(text)  # each one, where ticks may be thinned
+            self._progress.tick(len(self._told), self._desk.total, "")
 
     def _left(self) -> str:
         """Time to the end of the budget at the pace of this session, "" at the end."""
@@ -198,7 +200,7 @@ class Teller:
         seconds = left * (time.monotonic() - self._begun) / max(1, len(self._told) - self._before)
         if self._tune.seconds is not None:
             seconds = min(seconds, self._tune.seconds - self._desk.spent_seconds)
-        return f"; about {seconds:.0f} s left" if left > 0 and seconds > 0 else ""
+        return f"; {left} left, about {seconds_text(seconds)}" if left > 0 and seconds > 0 else ""
 
     def _text(self, trial: TrialResult) -> str:
         head = f"trial {trial.number} ({settings_text(trial)}): "
