@@ -37,7 +37,7 @@ class Checkpoints:
     def load(self, device: torch.device, progress: Progress) -> dict[str, Any] | None:
         """The state of a training that was stopped, None where there is none that can be read (said aloud)."""
         try:
-            state = _decode(self._path.read_bytes(), device)
+            state = _decode(self._path.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RuntimeError, KeyError, pickle.UnpicklingError) as error:
@@ -71,11 +71,12 @@ class Checkpoints:
             self._path.parent.rmdir()
 
 
-def _decode(data: bytes, device: torch.device) -> dict[str, Any]:
+def _decode(data: bytes) -> dict[str, Any]:
     digest, payload = data[:_DIGEST_BYTES], data[_DIGEST_BYTES:]
     if hashlib.sha256(payload).digest() != digest:
         raise ValueError("its bytes are not those that were written")
-    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location=device, weights_only=True)
+    # To the CPU: what loads a state brings it to the right device, and AdamW's step counts and generators belong here.
+    state: dict[str, Any] = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     if state["revision"] != REVISION:
         raise ValueError(f"revision {state['revision']} instead of {REVISION}")
     return state

@@ -4,22 +4,22 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-import msgspec
 import numpy as np
 import torch
 from torch import nn
 
 from toolchain.benchmark.metrics import Metric
-from toolchain.errors import MissingError, NetworkError
+from toolchain.errors import NetworkError
 from toolchain.pipeline.progress import EpochWatcher, Progress
 from toolchain.pipeline.record import EpochResult, TrainingResult
 from toolchain.recipe import TrainSection
+from toolchain.train.batch import Data, batches, pick_device
 from toolchain.train.checkpoint import Checkpoints
 from toolchain.train.course import Course
 from toolchain.train.loss import Loss, Penalty, RecipeLoss, Teaching, as_outputs, bare, pick_loss
 from toolchain.train.parallel import has_batch_norm
 from toolchain.train.randomness import random_state, reproducible, reseed, set_random_state
-from toolchain.train.step import Augment, Batch, Lesson, Stepper, batches, run
+from toolchain.train.step import Augment, Lesson, Stepper, run
 
 __all__ = [
     "Augment", "Data", "Loss", "Penalty", "Teaching", "Trainer", "as_outputs", "pick_device", "pick_loss", "reproducible",
@@ -28,20 +28,6 @@ __all__ = [
 Modes = tuple[Callable[[Any], Any], Callable[[Any], Any]]
 """Functions that put a network into training and into evaluation mode, where it has no `train()` and `eval()` of its own."""
 _EVALUATION_ROWS = 512
-
-
-class Data(msgspec.Struct, frozen=True):
-    """A split as tensors: inputs in the network's order, and targets."""
-
-    inputs: tuple[torch.Tensor, ...]
-    targets: torch.Tensor
-
-    @classmethod
-    def of(cls, inputs: list[np.ndarray], targets: np.ndarray) -> "Data":
-        return cls(tuple(torch.from_numpy(array) for array in inputs), torch.from_numpy(targets))
-
-    def batch(self, rows: torch.Tensor, device: torch.device) -> Batch:
-        return tuple(array[rows].to(device) for array in self.inputs), self.targets[rows].to(device)
 
 
 class Trainer:
@@ -132,7 +118,7 @@ class Trainer:
             return
         course.load_state_dict(state["course"])
         stepper.load_state_dict(state["stepper"])
-        order.set_state(state["order"].cpu())
+        order.set_state(state["order"])
         set_random_state(state["random"][crew.rank], self.device)
         progress.note(f"training goes on after epoch {course.resumed_epoch} of {self.settings.epochs}")
 
@@ -215,12 +201,6 @@ class Trainer:
             "torch.compile": stepper.is_compiled,
         }
         return tuple(name for name, applies in named.items() if applies)
-
-
-def pick_device(wanted: str) -> torch.device:
-    if wanted == "cuda" and not torch.cuda.is_available():
-        raise MissingError('train.device = "cuda": torch sees no GPU here; use "auto" or "cpu"')
-    return torch.device("cuda" if wanted != "cpu" and torch.cuda.is_available() else "cpu")
 
 
 def _train(network: nn.Module) -> None:

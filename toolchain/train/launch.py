@@ -16,7 +16,8 @@ import msgspec
 from toolchain import errors
 from toolchain.errors import BuildError, StageError
 from toolchain.pipeline.products import SteeringData, TrainedModel
-from toolchain.pipeline.progress import Progress
+from toolchain.pipeline.progress import EpochWatcher, Progress
+from toolchain.pipeline.record import EpochResult
 from toolchain.recipe import Recipe
 
 if TYPE_CHECKING:
@@ -52,6 +53,10 @@ class Note(msgspec.Struct, tag=True):
     text: str
 
 
+class Epoch(msgspec.Struct, tag=True):
+    result: EpochResult
+
+
 class Done(msgspec.Struct, tag=True):
     model: TrainedModel
 
@@ -63,7 +68,7 @@ class Failed(msgspec.Struct, tag=True):
     text: str
 
 
-Report = Tick | Note | Done | Failed
+Report = Tick | Note | Epoch | Done | Failed
 
 
 def launch(training: "Training", work: Path, progress: Progress) -> TrainedModel:
@@ -102,6 +107,9 @@ def _relay(lines: IO[bytes], progress: Progress) -> Done | Failed | None:
                 progress.tick(done, of, text)
             case Note(text):
                 progress.note(text)
+            case Epoch(result):
+                if isinstance(progress, EpochWatcher):
+                    progress.epoch(result)
             case Done() | Failed() as end:
                 last = end
     return last

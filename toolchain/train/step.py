@@ -4,7 +4,7 @@ Augment, forward pass, loss, teacher and penalty, backward pass; after `train.ac
 one-cycle rate, and of the average over the weights.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -16,6 +16,7 @@ from toolchain.errors import NetworkError
 from toolchain.pipeline.progress import Progress
 from toolchain.recipe import TrainSection
 from toolchain.train.averaging import averaged
+from toolchain.train.batch import Batch
 from toolchain.train.compiling import compiled, faster
 from toolchain.train.loss import Loss, Penalty, Teaching, as_outputs, bare, teaching_loss
 from toolchain.train.parallel import Crew
@@ -24,8 +25,6 @@ from toolchain.train.randomness import random_state, set_random_state
 
 Augment = Callable[..., Any]
 """A transform of a training batch: takes its inputs (float32[n, c, h, w] for images), returns as many of the same rows."""
-Batch = tuple[tuple[torch.Tensor, ...], torch.Tensor]
-"""Inputs in the network's order, and targets, on the training device."""
 _AT_ONCE = nullcontext()
 
 
@@ -162,8 +161,3 @@ def run(network: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, .
     except (RuntimeError, TypeError, ValueError) as error:
         shapes = ", ".join(f"{array.dtype}{list(array.shape[1:])}" for array in inputs)
         raise NetworkError(f"the network cannot take rows of {shapes}: {error}") from error
-
-
-def batches(rows: torch.Tensor, size: int) -> Iterator[torch.Tensor]:
-    """Batches of nearly equal size: a last batch of one example would have no variance to normalise by."""
-    yield from rows.tensor_split(max(1, -(-len(rows) // size)))

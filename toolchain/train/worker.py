@@ -22,9 +22,10 @@ from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 from toolchain.benchmark.metrics import resolve_metrics
 from toolchain.errors import BuildError, RecipeError
 from toolchain.pipeline.progress import Silent
+from toolchain.pipeline.record import EpochResult
 from toolchain.pipeline.stage import Stored
 from toolchain.train.fit import pick_device
-from toolchain.train.launch import Done, Failed, Job, Note, Report, Tick
+from toolchain.train.launch import Done, Epoch, Failed, Job, Note, Report, Tick
 from toolchain.train.network import NetworkSource
 from toolchain.train.stage import Training
 
@@ -49,6 +50,9 @@ class Relay:
 
     def tick(self, done: int, of: int, text: str) -> None:
         self.send(Tick(done, of, text))
+
+    def epoch(self, result: EpochResult) -> None:
+        self.send(Epoch(result))
 
     def note(self, text: str) -> None:
         self.send(Note(text))

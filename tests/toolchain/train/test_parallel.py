@@ -9,6 +9,7 @@ import torch
 
 from toolchain.errors import RecipeError, StageError
 from toolchain.pipeline.progress import Silent
+from toolchain.pipeline.record import EpochResult
 from toolchain.train import launch
 from toolchain.train.parallel import Crew
 
@@ -30,9 +31,13 @@ class Listener(Silent):
     def __init__(self) -> None:
         super().__init__()
         self.ticks: list[tuple[int, int]] = []
+        self.epochs: list[EpochResult] = []
 
     def tick(self, done: int, of: int, text: str) -> None:
         self.ticks.append((done, of))
+
+    def epoch(self, result: EpochResult) -> None:
+        self.epochs.append(result)
 
 
 def weights(stored) -> dict[str, torch.Tensor]:
@@ -51,6 +56,7 @@ def test_two_processes_find_the_weights_that_one_finds(bench):
     two = bench.train(PLAIN, TWO)
     training = two.value.training
     assert bench.progress.ticks == [(1, 3), (2, 3), (3, 3)]
+    assert bench.progress.epochs == list(training.history)
     assert bench.progress.notes == []
     assert training.conditions == ("2 processes",)
     assert [epoch.metric for epoch in training.history] == [epoch.metric for epoch in one.value.training.history]
