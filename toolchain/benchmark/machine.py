@@ -14,8 +14,9 @@ _REAL_TIME = 1
 class Watch:
     """Notes the load while it is open, and gives this thread real-time priority where the system lets it (root, or RLIMIT_RTPRIO).
 
-    A niceness would not do: it ranks the processes of one session, not those of others (autogroup, sched(7)). Threads that an engine
-    starts meanwhile inherit the priority. seen: the machine's state in words, filled when the watch ends.
+    A niceness would not do: it ranks the processes of one session, not those of others (autogroup, sched(7)). Threads and processes
+    started meanwhile do not inherit it, so with one thread, where engines run in the caller's, all of an inference has it and nothing
+    keeps it. seen: the machine's state in words, filled when the watch ends.
     """
 
     def __init__(self) -> None:
@@ -53,7 +54,7 @@ def _real_time() -> bool:
     if not hasattr(os, "sched_setscheduler"):
         return False
     try:
-        os.sched_setscheduler(0, os.SCHED_RR, os.sched_param(_REAL_TIME))
+        os.sched_setscheduler(0, os.SCHED_RR | os.SCHED_RESET_ON_FORK, os.sched_param(_REAL_TIME))
     except OSError:  # an ordinary user may not
         return False
     return True
