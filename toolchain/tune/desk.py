@@ -6,7 +6,7 @@ again with the same settings. Settings that were tried are not tried again: thei
 
 import hashlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,6 +107,10 @@ class Desk:
 
     def finish(self, claim: Claim, outcome: Outcome) -> None:
         """Keep what a trial gave. Once the outcome is written the trial counts, whatever happens to this process."""
+        with exclusive(self._lock):  # two writers at once make SQLite wait for its whole timeout
+            self._keep(claim, outcome)
+
+    def _keep(self, claim: Claim, outcome: Outcome) -> None:
         trial: Trial = claim.trial
         if outcome.state == "complete":
             for name, margin in outcome.margins.items():
@@ -117,15 +121,14 @@ class Desk:
     def finished(self) -> list[Finished]:
         """Trials within the budget, the recipe as written first; a repeated one under the number it had at first."""
         trials = self._trials()
-        origins = {trial.number: trial.user_attrs.get(AGAIN, trial.number) for trial in trials}
-        found = []
-        for trial in trials:
-            if not _is_finished(trial):
-                continue
-            number = trial.number
-            while origins[number] != number:
-                number = origins[number]
-            found.append(_as_finished(trial, number))
+        repeats = {trial.number: trial.user_attrs[AGAIN] for trial in trials if AGAIN in trial.user_attrs}
+
+        def origin(number: int) -> int:
+            while number in repeats:
+                number = repeats[number]
+            return number
+
+        found = [_as_finished(trial, origin) for trial in trials if _is_finished(trial)]
         return sorted(found, key=lambda item: item.trial.number)[: self._tune.trials]
 
     @property
@@ -182,10 +185,9 @@ class Desk:
         known = next((other for other in same if _is_finished(other)), None)
         claim = Claim(trial, params, is_written)
         if known is not None:
-            outcome = msgspec.structs.replace(_outcome(known), seconds=0.0)
-            self.finish(
-                claim, msgspec.structs.replace(outcome, same_as=outcome.same_as if outcome.same_as is not None else known.number)
-            )
+            outcome = _outcome(known)
+            first = known.number if outcome.same_as is None else outcome.same_as
+            self._keep(claim, msgspec.structs.replace(outcome, seconds=0.0, same_as=first))
             return None
         if any(other.state == optuna.trial.TrialState.RUNNING for other in same):
             trial.set_user_attr(DISCARDED, True)
@@ -277,11 +279,12 @@ def _outcome(trial: "FrozenTrial") -> Outcome:
     return msgspec.convert(trial.user_attrs[OUTCOME], Outcome)
 
 
-def _as_finished(trial: "FrozenTrial", number: int) -> Finished:
+def _as_finished(trial: "FrozenTrial", origin: Callable[[int], int]) -> Finished:
     outcome = _outcome(trial)
+    same_as = None if outcome.same_as is None else origin(outcome.same_as)
     result = TrialResult(
-        number=number, settings=dict(sorted(trial.params.items())), state=outcome.state, values=outcome.values,
-        violated=outcome.violated, seconds=outcome.seconds, same_as=outcome.same_as, error=outcome.error,
+        number=origin(trial.number), settings=dict(sorted(trial.params.items())), state=outcome.state, values=outcome.values,
+        violated=outcome.violated, seconds=outcome.seconds, same_as=same_as, error=outcome.error,
     )  # fmt: skip
     return Finished(trial=result, outcome=outcome)
 

@@ -46,7 +46,7 @@ def run_alone(desk: Desk, root: Path) -> None:
     work(desk, root / "log", 0.0)
 
 
-@pytest.mark.parametrize("storage", ["", "sqlite:///{root}/study.db"])
+@pytest.mark.parametrize("storage", ["", pytest.param("sqlite:///{root}/study.db", marks=pytest.mark.slow)])
 def test_workers_share_a_grid_and_a_killed_one_s_trial_runs_again(tmp_path: Path, storage: str) -> None:
     storage = storage.format(root=tmp_path)
     first = start(tmp_path, "grid", 12, 0.3, storage)
