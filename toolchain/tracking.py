@@ -21,7 +21,7 @@ import msgspec
 from runtime.contract.artifact import MANIFEST_NAME, version_key
 from toolchain.config import load_config
 from toolchain.errors import TrackingError, UsageError
-from toolchain.pipeline.record import BuildResult, TargetResult, VariantResult
+from toolchain.pipeline.record import BuildResult, TargetResult, TuningResult, VariantResult
 
 if TYPE_CHECKING:
     from mlflow.entities import Metric, Run
@@ -32,6 +32,10 @@ OFF = "off"
 PREFIX = "edgewright."
 PARAMETER_LIMIT = 6000
 """MLflow's own limit on a parameter's text; longer values are cut, and stand whole in report.json."""
+
+MLFLOW_PARENT = "mlflow.parentRunId"
+"""The tag by which MLflow nests runs; its own constant lives in a module it does not publish."""
+_OBJECTIVES = {"latency": "latency_ns", "size": "size_bytes"}
 
 _UNNAMEABLE = re.compile(r"[^\w\-. :/]", re.ASCII)
 """What MLflow allows in no name of a parameter or metric."""
@@ -68,6 +72,8 @@ def track(result: BuildResult) -> dict[str, str]:
             _log_numbers(client, run_id, result)
             _log_files(client, run_id, result)
             version = _register(client, run, result)
+            if result.tuning is not None:
+                _log_search(client, run, result.tuning, result.recipe.metrics[0].name)
         except BaseException:
             client.set_terminated(run_id, "FAILED")
             raise
@@ -156,6 +162,35 @@ def _log_numbers(client: "MlflowClient", run_id: str, result: BuildResult) -> No
     digest = result.data.fingerprint[:DIGEST_LIMIT]
     dataset = Dataset(source, digest, source_type="code", source=json.dumps({"source": source}), profile=sizes)
     client.log_inputs(run_id, datasets=[DatasetInput(dataset)])
+
+
+def _log_search(client: "MlflowClient", build: "Run", tuning: TuningResult, metric: str) -> None:
+    """The search as a run below the build's, each trial one below that: settings as parameters, objectives as metrics."""
+    from mlflow.entities import Metric, Param, RunTag
+
+    def start(name: str, parent: "Run", tags: Mapping[str, str]) -> "Run":
+        return client.create_run(
+            build.info.experiment_id, run_name=name, tags={MLFLOW_PARENT: parent.info.run_id, **tags}
+        )  # fmt: skip
+
+    now = int(time.time() * 1000)
+    search = start("search", build, {f"{PREFIX}sampler": tuning.sampler, f"{PREFIX}best": str(tuning.best)})
+    for trial in tuning.trials:
+        run = start(
+            f"trial {trial.number}", search, {f"{PREFIX}state": trial.state, f"{PREFIX}violated": ", ".join(trial.violated)}
+        )
+        names = [metric if objective == "metric" else _OBJECTIVES[objective] for objective in tuning.objectives]
+        figures = {**dict(zip(names, trial.values, strict=False)), "seconds": trial.seconds}
+        tags = [RunTag(f"{PREFIX}error", trial.error)] if trial.error else []
+        if trial.same_as is not None:
+            tags.append(RunTag(f"{PREFIX}same_as", str(trial.same_as)))
+        client.log_batch(
+            run.info.run_id, tags=tags,
+            metrics=[Metric(_nameable(name), value, now, 0) for name, value in figures.items()],
+            params=[Param(_nameable(key), str(value)[:PARAMETER_LIMIT]) for key, value in trial.settings.items()],
+        )  # fmt: skip
+        client.set_terminated(run.info.run_id, {"complete": "FINISHED", "failed": "FAILED"}.get(trial.state, "KILLED"))
+    client.set_terminated(search.info.run_id)
 
 
 def _metrics(result: BuildResult) -> "list[Metric]":
