@@ -60,6 +60,7 @@ def quick_and_untracked() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timing, "BLOCK_NS", 100_000)
         patch.setattr(timing, "BLOCKS", 10)
+        patch.setattr(timing, "ROUNDS", 2)
         patch.setattr(profile, "peak_bytes", lambda *_: None)
         patch.setenv("EDGEWRIGHT_TRACKING", "off")
         yield

@@ -4,11 +4,12 @@ from pathlib import Path
 
 import msgspec
 import numpy as np
+import onnx
 import pytest
 
-from tests.toolchain.benchmark.conftest import Variants
+from tests.toolchain.benchmark.conftest import Variants, network
 from toolchain.benchmark import operators
-from toolchain.benchmark.profile import profile
+from toolchain.benchmark.profile import peak_bytes, profile
 from toolchain.errors import StageError
 from toolchain.pipeline.products import ProfiledModels
 from toolchain.pipeline.progress import Silent
@@ -20,6 +21,7 @@ from toolchain.pipeline.stage import Stored
 def profiled(variants: Variants, rows: list[np.ndarray], tmp_path_factory: pytest.TempPathFactory) -> ProfiledModels:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(operators, "SPAN_NS", 1_000_000)
+        patch.setattr("toolchain.benchmark.profile.peak_bytes", peak_bytes)  # which other tests do without
         latencies = {"onnxruntime-float32": latency(1.0), "onnxruntime-int8": latency(0.7)}
         return profile(list(variants.values()), rows, 1, Silent(), latencies=latencies, sys_root=tmp_path_factory.mktemp("sys"))
 
@@ -52,7 +54,6 @@ def test_only_the_int8_variant_that_does_not_pay_is_blamed(profiled: ProfiledMod
 def test_int8_that_is_surely_faster_is_not_blamed(
     variants: Variants, rows: list[np.ndarray], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toolchain.benchmark.profile.peak_bytes", lambda *_: None)
     monkeypatch.setattr(operators, "SPAN_NS", 1_000_000)
     pair = [variants["onnxruntime-float32"], variants["onnxruntime-int8"]]
     latencies = {"onnxruntime-float32": latency(1.0), "onnxruntime-int8": latency(1.5)}
@@ -67,13 +68,8 @@ def test_memory_is_the_engine_s_own_and_energy_absent_without_a_counter(profiled
 
 
 def test_a_larger_model_takes_more_memory(variants: Variants, rows: list[np.ndarray], tmp_path: Path) -> None:
-    from tests.toolchain.benchmark.conftest import network
-    from toolchain.benchmark.profile import peak_bytes
-
     model = network()
-    spare = np.zeros((40_000_000 // 4,), dtype=np.float32)
-    import onnx
-
+    spare = np.zeros(10_000_000, dtype=np.float32)
     model.graph.initializer.append(onnx.numpy_helper.from_array(spare, "spare"))
     model.graph.node.append(onnx.helper.make_node("ReduceSum", ["spare"], ["unused"]))
     model.graph.output.append(onnx.helper.make_tensor_value_info("unused", onnx.TensorProto.FLOAT, [1]))
