@@ -56,6 +56,8 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
         self, network: Network, base: Stored[FloatModel], data: Stored[SteeringData], work: Path, progress: Progress
     ) -> FloatModel:
         """Raises NetworkError where torch-pruning cannot follow the network, or finds nothing to remove."""
+        from toolchain.train.randomness import reproducible
+
         retraining = Retraining(network=network, data=data, settings=finetuning(network))
         if network.recipe.train is None:
             progress.note(
@@ -63,7 +65,8 @@ class Pruned(msgspec.Struct, frozen=True, kw_only=True):
                 f"{retraining.settings.epochs} epochs by the defaults (compress.finetune_epochs sets how many)"
             )
         try:
-            narrow = prune(network.load(), retraining.examples(2), self.ratio)
+            with reproducible(retraining.settings.seed, retraining.settings.threads):
+                narrow = prune(network.load(), retraining.examples(2), self.ratio)
         except NetworkError as error:
             raise NetworkError(f'{self.name}: {error}; leave "prune" out of compress.methods') from error
         made = retraining.run(lambda: copy.deepcopy(narrow), progress)
