@@ -129,5 +129,5 @@ class Scheme(Protocol):
 
 def variant_name(form: str, scheme: Scheme, weight_bits: int) -> str:
     """ "pruned50-openvino-int8"; integer weights of fewer bits than eight are part of the name, for it is another model."""
-    bits = f"-{weight_bits}bit" if scheme.precision == "int8" and scheme.engine == "onnxruntime" and weight_bits != 8 else ""
+    bits = f"-{weight_bits}bit" if scheme.method == "quantize" and scheme.engine != "tensorrt" and weight_bits != 8 else ""
     return f"{'' if form == BASE else f'{form}-'}{scheme.engine}-{scheme.name}{bits}"

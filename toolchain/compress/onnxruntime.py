@@ -4,36 +4,54 @@ Signed activations would be 2-5 times slower on x86 (measured, FACTS of the desi
 target's CPU may sum products in 16 bits. Source: ONNX Runtime documentation, "Quantize ONNX models".
 """
 
+import contextlib
+import io
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
 from toolchain.compress.base import Ground
-from toolchain.data.splits import read_split
-from toolchain.errors import StageError
-from toolchain.pipeline.products import FloatModel, Precision, SteeringData, Variant
+from toolchain.compress.calibration import Draw, batches, draw
+from toolchain.errors import BuildError, StageError
+from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.progress import Progress
-from toolchain.pipeline.stage import Stored
 from toolchain.recipe import Method
 
 if TYPE_CHECKING:
     import numpy as np
 
 MODEL_FILE = "model.onnx"
-_CALIBRATION_BATCH = 32
+PERCENTILE = 99.9
+"""Of the values of a tensor; the library's own 99.999 keeps every outlier of a small calibration set."""
+SMOOTH_OPERATORS = (
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "Relu", "Clip", "MaxPool", "AveragePool", "GlobalAveragePool", "Reshape",
+    "Flatten", "Transpose", "Squeeze", "Unsqueeze",
+)  # fmt: skip
+"""What computes, and what passes 8 bits on as they are. Sums, products and normalisations stay in float."""
+DENSE = ("Gemm", "MatMul")
+"""Operators whose int8 kernels can write float, so that one scale need not hold for all their outputs."""
+
+Estimator = Literal["minmax", "percentile", "entropy"]
 
 
 class OnnxRuntimeInt8(msgspec.Struct, frozen=True, kw_only=True):
-    """Static quantization with the ranges that the calibration examples show."""
+    """Static quantization with the ranges that calibration examples show.
+
+    estimator: how a range follows from the values seen. smooth: channels of unlike range are brought together first, and only
+    what computes is quantized.
+    """
 
     name: str
+    estimator: Estimator = "minmax"
+    draw: Draw = "even"
+    smooth: bool = False
     engine: ClassVar[str] = "onnxruntime"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "numpy")
     needs_network: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
@@ -46,55 +64,130 @@ class OnnxRuntimeInt8(msgspec.Struct, frozen=True, kw_only=True):
 
     def make(self, ground: Ground, name: str, work: Path, progress: Progress) -> Variant:
         """Raises StageError where ONNX Runtime cannot quantize the model."""
-        from onnxruntime.quantization import CalibrationMethod, QuantFormat, QuantType, quantize_static
-        from onnxruntime.quantization.shape_inference import quant_pre_process
-
-        source = ground.model.value.variant
-        prepared = work / "prepared.onnx"
-        rows = _Rows(ground.model, ground.data, ground.settings.calibration_rows)
-        root = logging.getLogger()
-        level = root.level
-        root.setLevel(logging.ERROR)  # it warns through the root logger that pre-processing is advised, which has just been done
-        try:
-            quant_pre_process(str(ground.model.folder / source.model_file), str(prepared))
-            quantize_static(
-                str(prepared), str(work / MODEL_FILE), rows, quant_format=QuantFormat.QDQ,
-                activation_type=QuantType.QUInt8, weight_type=QuantType.QInt8, per_channel=True,
-                reduce_range=ground.weight_bits == 7, calibrate_method=CalibrationMethod.MinMax,
-            )  # fmt: skip
-        except Exception as error:
-            raise StageError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
-        finally:
-            root.setLevel(level)
-        prepared.unlink()
-        return Variant(
-            name=name, form=ground.model.value.form, scheme=self.name, engine=self.engine, precision=self.precision,
-            model_file=MODEL_FILE, files=(MODEL_FILE,), size_bytes=(work / MODEL_FILE).stat().st_size,
-            inputs=source.inputs, outputs=source.outputs,
-        )  # fmt: skip
+        rows = draw(ground, self.draw)
+        with quantizing():
+            float_model = FloatGraph.prepare(ground, work, rows, self.estimator, smooth=self.smooth)
+            float_model.quantize(work / MODEL_FILE)
+            float_model.clear()
+        return describe(ground, name, self.name, work)
 
 
 ONNXRUNTIME_INT8 = OnnxRuntimeInt8(name="int8")
+ONNXRUNTIME_PERCENTILE = OnnxRuntimeInt8(name="int8-percentile", estimator="percentile")
+ONNXRUNTIME_ENTROPY = OnnxRuntimeInt8(name="int8-entropy", estimator="entropy")
+ONNXRUNTIME_BALANCED = OnnxRuntimeInt8(name="int8-balanced", draw="balanced")
+ONNXRUNTIME_SMOOTH = OnnxRuntimeInt8(name="int8-smooth", draw="balanced", smooth=True)
 
 
-class _Rows:
-    """Calibration examples in batches, in the shape ONNX Runtime's CalibrationDataReader asks for.
+class FloatGraph(msgspec.Struct, frozen=True, kw_only=True):
+    """A float model made ready, and the ranges of its tensors: what any number of quantized models can be made from.
 
-    Taken evenly from the whole training split: sources often return it sorted by class.
+    keep: nodes that stay float in any case.
     """
 
-    def __init__(self, model: Stored[FloatModel], data: Stored[SteeringData], rows: int) -> None:
-        import numpy as np
+    path: Path
+    ranges: Any
+    weight_bits: int
+    smooth: bool
+    keep: tuple[str, ...] = ()
 
-        arrays, _ = read_split(data.folder, data.value.train)
-        chosen = np.unique(np.linspace(0, data.value.train.rows - 1, min(rows, data.value.train.rows)).astype(int))
-        names = [spec.name for spec in model.value.variant.inputs]
-        self._batches = self._cut({name: array[chosen] for name, array in zip(names, arrays, strict=True)}, len(chosen))
+    @classmethod
+    def prepare(
+        cls, ground: Ground, work: Path, rows: "dict[str, np.ndarray]", estimator: Estimator, *, smooth: bool
+    ) -> "FloatGraph":
+        from onnxruntime.quantization.shape_inference import quant_pre_process
+
+        source, path = ground.model.folder / ground.model.value.variant.model_file, work / "prepared.onnx"
+        keep: tuple[str, ...] = ()
+        quant_pre_process(str(source), str(path))
+        if smooth:
+            from toolchain.compress.equalize import equalize
+
+            keep = equalize(path, path, lambda: batches(rows, ground))
+            quant_pre_process(str(path), str(path), skip_optimization=True)
+        ranges = _ranges(path, work / "augmented.onnx", batches(rows, ground), estimator)
+        return cls(path=path, ranges=ranges, weight_bits=ground.weight_bits, smooth=smooth, keep=keep)
+
+    def layers(self) -> list[str]:
+        """Names of the nodes that compute with weights, in the order of the graph."""
+        import onnx
+
+        model = onnx.load(self.path)
+        constants = {item.name for item in model.graph.initializer}
+        computing = ("Conv", "ConvTranspose", *DENSE)
+        return [node.name for node in model.graph.node if node.op_type in computing and node.input[1] in constants]
+
+    def quantize(self, target: Path, restored: Sequence[str] = ()) -> None:
+        """restored: layers that stay float beside `keep`."""
+        import onnx
+        from onnxruntime.quantization import QuantType
+        from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
+        from onnxruntime.quantization.registry import QDQRegistry, QLinearOpsRegistry
+
+        operators = SMOOTH_OPERATORS if self.smooth else sorted({*QLinearOpsRegistry, *QDQRegistry})
+        options = {"OpTypesToExcludeOutputQuantization": list(DENSE)} if self.smooth else {}
+        quantizer = QDQQuantizer(
+            onnx.load(self.path), True, self.weight_bits == 7, QuantType.QInt8, QuantType.QUInt8, self.ranges, [],
+            [*self.keep, *restored], list(operators), options,
+        )  # fmt: skip
+        quantizer.quantize_model()
+        quantizer.model.save_model_to_file(str(target), False)
+
+    def clear(self) -> None:
+        self.path.unlink()
+
+
+@contextlib.contextmanager
+def quantizing() -> Iterator[None]:
+    """ONNX Runtime's quantizer warns through the root logger, prints its progress, and raises many kinds of exceptions."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    except BuildError:
+        raise
+    except Exception as error:
+        raise StageError(f"ONNX Runtime cannot quantize the model: {type(error).__name__}: {error}") from error
+    finally:
+        root.setLevel(level)
+
+
+def describe(ground: Ground, name: str, scheme: str, work: Path, precision: Precision = "int8") -> Variant:
+    """The ONNX file in `work` as a variant."""
+    source = ground.model.value
+    return Variant(
+        name=name, form=source.form, scheme=scheme, engine="onnxruntime", precision=precision, model_file=MODEL_FILE,
+        files=(MODEL_FILE,), size_bytes=(work / MODEL_FILE).stat().st_size, inputs=source.variant.inputs,
+        outputs=source.variant.outputs,
+    )  # fmt: skip
+
+
+def _ranges(model: Path, scratch: Path, reader: "Iterator[dict[str, np.ndarray]]", estimator: Estimator) -> Any:
+    """The library's own table of ranges. Entropy at the library's defaults is MinMax: as many bins as quantized ones."""
+    from onnxruntime.quantization import CalibrationMethod
+    from onnxruntime.quantization.calibrate import create_calibrator
+
+    kinds: dict[Estimator, tuple[Any, dict[str, Any]]] = {
+        "minmax": (CalibrationMethod.MinMax, {}),
+        "percentile": (CalibrationMethod.Percentile, {"percentile": PERCENTILE, "symmetric": False}),
+        "entropy": (CalibrationMethod.Entropy, {"num_bins": 2048, "num_quantized_bins": 128}),
+    }
+    method, options = kinds[estimator]
+    calibrator = create_calibrator(str(model), None, str(scratch), method, extra_options=options)
+    calibrator.collect_data(_Reader(reader))
+    ranges = calibrator.compute_data()
+    del calibrator  # it holds the file open
+    scratch.unlink()
+    return ranges
+
+
+class _Reader:
+    """Batches as ONNX Runtime's calibrators ask for them."""
+
+    def __init__(self, batches: "Iterator[dict[str, np.ndarray]]") -> None:
+        self._batches = batches
 
     def get_next(self) -> "dict[str, np.ndarray] | None":
         return next(self._batches, None)
-
-    @staticmethod
-    def _cut(arrays: "dict[str, np.ndarray]", rows: int) -> "Iterator[dict[str, np.ndarray]]":
-        for start in range(0, rows, _CALIBRATION_BATCH):
-            yield {name: array[start : start + _CALIBRATION_BATCH] for name, array in arrays.items()}

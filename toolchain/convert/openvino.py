@@ -1,4 +1,4 @@
-"""How does the float ONNX become OpenVINO's own format?"""
+"""How does the float ONNX become OpenVINO's own format, in files that depend on nothing but the model?"""
 
 from pathlib import Path
 from typing import Any
@@ -16,22 +16,33 @@ def convert(model: Stored[FloatModel], work: Path, *, name: str, scheme: str, pr
 
     Raises NetworkError where OpenVINO lacks an operator.
     """
+    converted = read(model.folder / model.value.variant.model_file)
+    return write(converted, model.value, work, name=name, scheme=scheme, precision=precision, hint=hint)
+
+
+def read(path: Path) -> Any:
+    """An ONNX file as OpenVINO's model in memory. Raises NetworkError where OpenVINO lacks an operator."""
     import openvino
 
-    source = model.value.variant
     try:
-        converted = openvino.convert_model(str(model.folder / source.model_file))
+        return openvino.convert_model(str(path))
     except Exception as error:
         raise NetworkError(f"OpenVINO cannot convert the model: {str(error).strip().splitlines()[0]}") from error
-    for parts in (("conversion_parameters",), ("framework",)):  # they hold the path of the source file
-        if converted.has_rt_info(list(parts)):
-            converted.set_rt_info("", list(parts))
-    _name_by_place(converted)
-    openvino.save_model(converted, str(work / MODEL_FILE), compress_to_fp16=False)
+
+
+def write(model: Any, source: FloatModel, work: Path, *, name: str, scheme: str, precision: Precision, hint: str) -> Variant:
+    """model: OpenVINO's, made of `source`; it is changed."""
+    import openvino
+
+    for part in ("conversion_parameters", "framework", "nncf"):  # paths of files, versions, options by their defaults
+        if model.has_rt_info([part]):
+            model.set_rt_info("", [part])
+    _name_by_place(model)
+    openvino.save_model(model, str(work / MODEL_FILE), compress_to_fp16=False)
     return Variant(
-        name=name, form=model.value.form, scheme=scheme, engine="openvino", precision=precision, model_file=MODEL_FILE,
+        name=name, form=source.form, scheme=scheme, engine="openvino", precision=precision, model_file=MODEL_FILE,
         files=(MODEL_FILE, WEIGHTS_FILE), size_bytes=sum((work / file).stat().st_size for file in (MODEL_FILE, WEIGHTS_FILE)),
-        inputs=source.inputs, outputs=source.outputs, engine_options={"precision": hint},
+        inputs=source.variant.inputs, outputs=source.variant.outputs, engine_options={"precision": hint},
     )  # fmt: skip
 
 
