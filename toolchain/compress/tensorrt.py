@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import msgspec
 
-from toolchain.compress.base import Ground
+from toolchain.compress.base import Ground, Scheme
+from toolchain.compress.calibration import Draw, batches, draw
 from toolchain.convert.onnx import strip_metadata
 from toolchain.convert.tensorrt import Finding, lint
-from toolchain.data.splits import read_split
 from toolchain.errors import StageError
 from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.progress import Progress
@@ -32,15 +32,18 @@ if TYPE_CHECKING:
 MODEL_FILE = "model.onnx"
 _PRODUCTS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _LARGEST_HALF = 65504.0
-_CALIBRATION_BATCH = 32
-_PERCENTILE = 99.999
+_PERCENTILE = 99.99
+"""Of the values of a tensor; the library's own 99.999 keeps every outlier of a small calibration set."""
 _CHANNELS_PER_PACK = 4
 """Int8 kernels read input channels in packs of four; a convolution that has not as many was seen to find no kernel (A100,
 TensorRT 11.3, a public report), and being the first layer of most networks it is the one that quantizes worst."""
 
 
 class TensorRtFloat(msgspec.Struct, frozen=True, kw_only=True):
-    """float32: the model as it is. float16: weights and arithmetic cast, inputs and outputs still float32."""
+    """float32: the model as it is. float16: weights and arithmetic cast, inputs and outputs still float32.
+
+    What float16 loses is seen by the check on validation data, as with every variant.
+    """
 
     name: str
     precision: Precision
@@ -52,9 +55,7 @@ class TensorRtFloat(msgspec.Struct, frozen=True, kw_only=True):
     needs_data: ClassVar[bool] = False
 
     def unfit(self, ground: Ground) -> str:
-        if reason := _refused(_source(ground)):
-            return reason
-        return _too_large_for_half(_source(ground)) if self.precision == "float16" else ""
+        return _refused(_source(ground))
 
     def config(self, ground: Ground) -> dict[str, Any]:
         return {}
@@ -68,10 +69,14 @@ class TensorRtFloat(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TensorRtInt8(msgspec.Struct, frozen=True, kw_only=True):
-    """calibration: how the examples set the ranges; a symmetric range is wide, so one outlier costs more than it would elsewhere."""
+    """calibration: how the examples set the ranges; a symmetric range is wide, so one outlier costs more than it would elsewhere.
+
+    draw: which examples.
+    """
 
     name: str
     calibration: Literal["MinMax", "Percentile"]
+    draw: Draw = "even"
     engine: ClassVar[str] = "tensorrt"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
@@ -90,7 +95,7 @@ class TensorRtInt8(msgspec.Struct, frozen=True, kw_only=True):
         return "it has no convolution or matrix product that TensorRT computes in int8"
 
     def config(self, ground: Ground) -> dict[str, Any]:
-        return {"calibration rows": ground.settings.calibration_rows, "calibration": self.calibration}
+        return {"calibration rows": ground.settings.calibration_rows, "calibration": self.calibration, "draw": self.draw}
 
     def make(self, ground: Ground, name: str, work: Path, progress: Progress) -> Variant:
         """Raises StageError where ONNX Runtime cannot quantize the model, or the result is not what the parser takes."""
@@ -113,12 +118,11 @@ class TensorRtInt8(msgspec.Struct, frozen=True, kw_only=True):
             # Symbolic shapes are not needed for these operators, and a failure would leave a file where the build was started.
             quant_pre_process(str(_source(ground)), str(prepared), skip_symbolic_shape=True)
             model = onnx.load(prepared)
-            for index, node in enumerate(model.graph.node):
-                node.name = f"{node.op_type}_{index}"  # by its place: the exclusion below goes by name, and some have none
+            _name_by_place(model.graph)
             onnx.save(model, prepared)
             left = [name for name, is_packed in _products(model.graph).items() if not is_packed]
             quantize_static(
-                str(prepared), str(work / MODEL_FILE), _Rows(ground), quant_format=QuantFormat.QDQ,
+                str(prepared), str(work / MODEL_FILE), _Reader(ground, self.draw), quant_format=QuantFormat.QDQ,
                 activation_type=QuantType.QInt8, weight_type=QuantType.QInt8, per_channel=True,
                 op_types_to_quantize=list(_PRODUCTS), nodes_to_exclude=left,
                 calibrate_method=CalibrationMethod[self.calibration],
@@ -134,8 +138,10 @@ TENSORRT_FLOAT32 = TensorRtFloat(name="float32", precision="float32")
 TENSORRT_FLOAT16 = TensorRtFloat(name="float16", precision="float16")
 TENSORRT_INT8 = TensorRtInt8(name="int8", calibration="MinMax")
 TENSORRT_INT8_PERCENTILE = TensorRtInt8(name="int8-percentile", calibration="Percentile")
-TENSORRT_SCHEMES = (TENSORRT_FLOAT32, TENSORRT_FLOAT16, TENSORRT_INT8, TENSORRT_INT8_PERCENTILE)
-TENSORRT_LADDER = (TENSORRT_INT8.name, TENSORRT_INT8_PERCENTILE.name)
+TENSORRT_INT8_BALANCED = TensorRtInt8(name="int8-balanced", calibration="Percentile", draw="balanced")
+TENSORRT_FLOATS: tuple[Scheme, ...] = (TENSORRT_FLOAT32, TENSORRT_FLOAT16)
+TENSORRT_LADDER: tuple[Scheme, ...] = (TENSORRT_INT8, TENSORRT_INT8_PERCENTILE, TENSORRT_INT8_BALANCED)
+"""The cheapest first."""
 
 
 def _source(ground: Ground) -> Path:
@@ -156,30 +162,36 @@ def _refused(path: Path) -> str:
     return f"NVIDIA's parser would refuse it: {findings[0]}{more}" if findings else ""
 
 
-def _too_large_for_half(path: Path) -> str:
-    import numpy as np
-    import onnx
-    from onnx import TensorProto, numpy_helper
-
-    for tensor in onnx.load(path).graph.initializer:
-        if tensor.data_type == TensorProto.FLOAT:
-            array = numpy_helper.to_array(tensor)
-            if array.size and float(np.abs(array).max()) > _LARGEST_HALF:
-                return f"weight {tensor.name} has values beyond {_LARGEST_HALF:g}, the largest of float16"
-    return ""
-
-
 def _cast_to_half(source: Path, target: Path) -> None:
-    """Weights below float16's smallest become its smallest; operators that only know float32 keep it, between casts."""
+    """Weights below float16's smallest become its smallest. In float32, between casts, stay nodes with a weight beyond its largest
+    (a variance of raw inputs, say) and operators that know nothing else."""
     import onnx
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
+    model = onnx.load(source)
+    _name_by_place(model.graph)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="the float32 number")  # once for every tiny weight
-        model = convert_float_to_float16(onnx.load(source), keep_io_types=True)
+        model = convert_float_to_float16(model, keep_io_types=True, node_block_list=_beyond_half(model.graph))
     _sort(model.graph)
+    del model.graph.value_info[:]  # types of inner tensors are left as they were around nodes that keep float32
     onnx.save(model, target)
     strip_metadata(target)
+
+
+def _name_by_place(graph: "onnx.GraphProto") -> None:
+    """ONNX Runtime's tools go by the names of nodes, and some exporters give none."""
+    for index, node in enumerate(graph.node):
+        node.name = f"{node.op_type}_{index}"
+
+
+def _beyond_half(graph: "onnx.GraphProto") -> list[str]:
+    import numpy as np
+    from onnx import TensorProto, numpy_helper
+
+    floats = {item.name: numpy_helper.to_array(item) for item in graph.initializer if item.data_type == TensorProto.FLOAT}
+    large = {name for name, array in floats.items() if array.size and float(np.abs(array).max()) > _LARGEST_HALF}
+    return [node.name for node in graph.node if large & set(node.input)]
 
 
 def _sort(graph: "onnx.GraphProto") -> None:
@@ -227,27 +239,11 @@ def _quiet() -> Iterator[None]:
         root.setLevel(level)
 
 
-class _Rows:
-    """Calibration examples in batches, as ONNX Runtime's CalibrationDataReader gives them.
+class _Reader:
+    """Batches as ONNX Runtime's calibrators ask for them."""
 
-    Taken evenly from the whole training split: sources often return it sorted by class.
-    """
-
-    def __init__(self, ground: Ground) -> None:
-        import numpy as np
-
-        data = ground.data
-        arrays, _ = read_split(data.folder, data.value.train)
-        wanted = min(ground.settings.calibration_rows, data.value.train.rows)
-        chosen = np.unique(np.linspace(0, data.value.train.rows - 1, wanted).astype(int))
-        names = [spec.name for spec in ground.model.value.variant.inputs]
-        rows = {name: array[chosen] for name, array in zip(names, arrays, strict=True)}
-        self._batches = iter(
-            [
-                {name: array[start : start + _CALIBRATION_BATCH] for name, array in rows.items()}
-                for start in range(0, len(chosen), _CALIBRATION_BATCH)
-            ]
-        )
+    def __init__(self, ground: Ground, kind: Draw) -> None:
+        self._batches = batches(draw(ground, kind), ground)
 
     def get_next(self) -> "dict[str, np.ndarray] | None":
         return next(self._batches, None)
