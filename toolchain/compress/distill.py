@@ -11,6 +11,7 @@ import msgspec
 
 from toolchain.compress.base import Network
 from toolchain.compress.retrain import Retraining, is_better
+from toolchain.errors import NetworkError
 from toolchain.pipeline.products import FloatModel, SteeringData
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.stage import Stored
@@ -18,6 +19,7 @@ from toolchain.train.network import NetworkSource
 from toolchain.train.transfer import freeze, start_from, weights_file
 
 if TYPE_CHECKING:  # torch takes seconds to import; only a stage that runs pays them
+    import torch
     from torch import nn
 
 TEACHER_KEY = "compress.teacher"
@@ -43,7 +45,9 @@ class Distilled(msgspec.Struct, frozen=True, kw_only=True):
         """Raises NetworkError where the teacher's outputs have other shapes."""
         settings = msgspec.structs.replace(network.training, processes=1, compile="off")
         teaching = Retraining(network=network, data=data, settings=settings)
-        teacher = teaching.run(teacher_of(network).build, progress)
+        source = teacher_of(network)
+        _require_alike(source.build(), network.load(), teaching.examples(2))
+        teacher = teaching.run(source.build, progress)
         made = teaching.run(lambda: _begin(network, progress), progress, teacher=teacher.network)
         own = network.trained.value.training
         assert own is not None, "forms_of asks for [train]"
@@ -63,6 +67,18 @@ def teacher_of(network: Network) -> NetworkSource:
     settings = network.recipe.compress
     model = msgspec.structs.replace(network.recipe.model, network=settings.teacher, options=settings.teacher_options)
     return NetworkSource(model, network.folder, TEACHER_KEY)
+
+
+def _require_alike(teacher: "nn.Module", own: "nn.Module", examples: "tuple[torch.Tensor, ...]") -> None:
+    """Before the teacher's training is paid for."""
+    import torch
+
+    from toolchain.train.step import run
+
+    with torch.no_grad():
+        taught, wanted = ([list(output.shape[1:]) for output in run(net.eval(), examples)] for net in (teacher, own))
+    if taught != wanted:
+        raise NetworkError(f"{TEACHER_KEY}: the teacher's outputs are {taught} an example, the network's {wanted}")
 
 
 def _begin(network: Network, progress: Progress) -> "nn.Module":
