@@ -72,6 +72,7 @@ def test_folders_of_splits_are_kept(tmp_path: Path) -> None:
     classes_in(tmp_path / "test", 2)
     result = splits(str(tmp_path))
     assert [len(result[name][1]) for name in ("train", "validation", "test")] == [10, 6, 4]
+    assert np.round(result["train"][0][:, 0, 0, 0] * 255).tolist() == [0, 1, 2, 3, 4] * 2, "classes, then files, by name"
 
 
 def test_a_split_that_is_missing_is_drawn_from_training(tmp_path: Path) -> None:
