@@ -152,7 +152,7 @@ def check(
         return f"validation {first.name} {first.value:.4f}, relative error {checked.parity.relative:.1e}"
 
     return Stage(
-        name=f"check {variant.value.name}", revision=2, kind=CheckedModel, make=make,
+        name=f"check {variant.value.name}", revision=3, kind=CheckedModel, make=make,
         config={"metrics": [metric.identity for metric in metrics]}, tools=("numpy", *ENGINE_TOOLS[variant.value.engine]),
         inputs={
             "variant": variant.digest, "its float model": form.digest, "float model": base.digest, "validation data": data.digest,
@@ -176,7 +176,7 @@ def measure(
 
     engines = sorted({variant.value.engine for variant in variants})
     return Stage(
-        name=f"measure {target}", revision=1, kind=MeasuredModels, make=make, target=target,
+        name=f"measure {target}", revision=2, kind=MeasuredModels, make=make, target=target,
         config={"threads": threads, "cpu": host.cpu, "cpu flags": digest_of(sorted(host.flags)), "baseline": baseline},
         tools=tuple(tool for engine in engines for tool in ENGINE_TOOLS[engine]),
         inputs={variant.value.name: variant.digest for variant in variants}, summary=summary,
@@ -236,7 +236,7 @@ def from_evidence(target: str, path: Path, names: Sequence[str]) -> Stage[Measur
         return MeasuredModels(latencies=results, conditions={"from": "given evidence", **evidence.host})
 
     return Stage(
-        name=f"measure {target}", revision=1, kind=MeasuredModels, make=make, target=target,
+        name=f"measure {target}", revision=2, kind=MeasuredModels, make=make, target=target,
         inputs={"given evidence": sha256_file(path)}, config={"variants": list(names)},
     )  # fmt: skip
 
@@ -272,7 +272,7 @@ def test(  # noqa: PLR0917 - exactly what the figures may depend on
         return f"test {first.name} {first.value:.4f} ({first.low:.4f} to {first.high:.4f}, n = {first.n})"
 
     return Stage(
-        name=f"test {target}", revision=2, kind=TestedModel, make=make, target=target,
+        name=f"test {target}", revision=3, kind=TestedModel, make=make, target=target,
         config={"metrics": [metric.identity for metric in metrics], "classes": classes},
         tools=("numpy", *ENGINE_TOOLS[variant.value.engine], *ENGINE_TOOLS[base.value.engine]),
         inputs={"chosen variant": variant.digest, "float model": base.digest, "held-out test data": data.digest}, summary=summary,
