@@ -105,23 +105,26 @@ def error_bar(made: Made) -> float:
     return (metric.high - metric.low) / 2 / _NORMAL_95
 
 
-def front(finished: Sequence[Finished], signs: Sequence[int]) -> list[Finished]:
-    """Trials that no other one beats in an objective without losing in another. signs: 1 where more is better, else -1."""
-    points = [tuple(sign * value for sign, value in zip(signs, item.outcome.values, strict=True)) for item in finished]
-    return [
-        item
-        for item, own in zip(finished, points, strict=True)
-        if not any(other != own and all(a >= b for a, b in zip(other, own, strict=True)) for other in points)
-    ]
+def front(finished: Sequence[Finished], objectives: Sequence[Objective], goal: str) -> list[Finished]:
+    """Trials that no other one beats in an objective without losing in another. What is within LATENCY_TOLERANCE is not beaten."""
+    signs = _signs(objectives, goal)
+
+    def beats(other: Outcome, own: Outcome) -> bool:
+        gains = [sign * (a - b) for sign, a, b in zip(signs, other.values, own.values, strict=True)]
+        rooms = [_noise(name, value) for name, value in zip(objectives, own.values, strict=True)]
+        return min(gains) >= 0 and any(gain > room for gain, room in zip(gains, rooms, strict=True))
+
+    return [item for item in finished if not any(beats(other.outcome, item.outcome) for other in finished)]
 
 
 def pick(finished: Sequence[Finished], objectives: Sequence[Objective], goal: str, max_drop: float) -> tuple[Finished, str]:
     """The trial to go on with, and why. Where none keeps all limits, the one that misses them by least.
 
     Of the trials no other one beats, those as good as the best in the first objective remain, then those as good as their best in
-    the second, and so on; in the last the best wins, and of equals the earliest. As good: a metric within one standard error of
-    the best (Breiman et al., Classification and Regression Trees, 1984, 3.4.3), and never more than max_drop away; a latency
-    within LATENCY_TOLERANCE; a size only if it is the same.
+    the second, and so on; of those that are left the earliest, so that the recipe as written stays where nothing is really better.
+    As good: a metric within one standard error of
+    the best (Breiman et al., Classification and Regression Trees, 1984, 3.4.3), and never more than max_drop away, or only the best
+    where it is the last objective; a latency within LATENCY_TOLERANCE; a size only if it is the same.
     """
     complete = [item for item in finished if item.outcome.state == "complete"]
     feasible = [item for item in complete if not item.outcome.violated]
@@ -131,20 +134,25 @@ def pick(finished: Sequence[Finished], objectives: Sequence[Objective], goal: st
             nearest,
             f"none of {len(finished)} trials keeps every limit; this one misses {' and '.join(nearest.outcome.violated)} by least",
         )
-    signs = [1 if name == "metric" and goal == "max" else -1 for name in objectives]
-    left = best = front(feasible, signs)
+    signs = _signs(objectives, goal)
+    left = best = front(feasible, objectives, goal)
     for index, (name, sign) in enumerate(zip(objectives, signs, strict=True)):
         top = max(left, key=lambda item: (sign * item.outcome.values[index], -item.trial.number))
-        room = 0.0 if index == len(objectives) - 1 else _tolerance(name, top.outcome, index, max_drop)
+        room = _noise(name, top.outcome.values[index])
+        if name == "metric" and index < len(objectives) - 1:  # there is something to trade it for
+            room = min(top.outcome.error_bar, max_drop)
         left = [item for item in left if sign * item.outcome.values[index] >= sign * top.outcome.values[index] - room]
     chosen = min(left, key=lambda item: item.trial.number)
     return chosen, _reason(objectives, len(best), len(feasible), len(finished))
 
 
-def _tolerance(name: Objective, top: Outcome, index: int, max_drop: float) -> float:
-    if name == "metric":
-        return min(top.error_bar, max_drop)
-    return LATENCY_TOLERANCE * top.values[index] if name == "latency" else 0.0
+def _signs(objectives: Sequence[Objective], goal: str) -> list[int]:
+    """1 where more is better, else -1."""
+    return [1 if name == "metric" and goal == "max" else -1 for name in objectives]
+
+
+def _noise(objective: Objective, value: float) -> float:
+    return LATENCY_TOLERANCE * value if objective == "latency" else 0.0
 
 
 def _reason(objectives: Sequence[Objective], front_size: int, feasible: int, total: int) -> str:

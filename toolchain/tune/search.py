@@ -28,7 +28,7 @@ from toolchain.train.network import ONNX, NetworkSource
 from toolchain.train.stage import Training
 from toolchain.tune.space import Space
 
-REVISION = 1
+REVISION = 2
 _TOOLS = (
     "optuna", "torch", "onnx", "onnxruntime", "openvino", "tensorrt", "nncf", "neural-compressor", "torchao", "torch-pruning",
 )  # fmt: skip

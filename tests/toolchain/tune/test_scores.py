@@ -42,6 +42,11 @@ def test_latency_first_calls_five_percent_equal() -> None:
     assert best(trial(0, 1000.0, 0.90), trial(1, 1051.0, 0.95), objectives=order) == 0
 
 
+def test_the_recipe_as_written_stays_where_nothing_is_measurably_better() -> None:
+    assert best(trial(0, 0.95, 1000.0), trial(1, 0.95, 960.0)) == 0
+    assert best(trial(0, 0.95, 1000.0), trial(1, 0.95, 940.0)) == 1
+
+
 def test_a_limit_that_is_missed_outweighs_everything() -> None:
     fast = trial(1, 0.99, 10.0, margins={"max_size_kb": 0.1})
     assert best(trial(0, 0.90, 1000.0, margins={"max_size_kb": 0.0}), fast) == 0
@@ -62,4 +67,4 @@ def test_what_was_not_finished_is_never_taken() -> None:
 
 def test_the_front_is_what_nothing_else_beats() -> None:
     trials = [trial(0, 0.9, 10.0), trial(1, 0.9, 11.0), trial(2, 0.95, 20.0), trial(3, 0.8, 9.0), trial(4, 0.9, 10.0)]
-    assert [item.trial.number for item in front(trials, (1, -1))] == [0, 2, 3, 4]
+    assert [item.trial.number for item in front(trials, ("metric", "latency"), "max")] == [0, 2, 3, 4]
