@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 BASELINE = "onnxruntime-float32"
 """What every variant's latency is compared with: the float model in the engine that is always there."""
 
+_RUN_ANYWHERE = ("onnxruntime", "openvino")
+"""Engines that work wherever they are installed; any other has to say so itself, for it may lack a device or a driver."""
+
 
 class Made(msgspec.Struct, frozen=True, kw_only=True):
     """One variant with its figures on the validation split."""
@@ -179,7 +182,7 @@ class Candidates:
         )  # fmt: skip
 
     def _is_available(self, engine: str) -> bool:
-        if tool_version(engine) != ABSENT:
+        if engine in _RUN_ANYWHERE and tool_version(engine) != ABSENT:
             return True
         availability = probe(engine)
         if not availability.ok:

@@ -51,7 +51,11 @@ def choose(candidates: Sequence[Candidate], baseline: str, rules: Rules, *, meas
     passing = [candidate for candidate in candidates if not reasons[candidate.name]]
     if not passing:
         return _none(candidates, reasons, rules)
-    chosen, reason = _pick(passing, baseline) if measured else (passing[0], "not measured: first in the profile's order")
+    chosen, reason = (
+        _pick(passing, baseline, is_judged=baseline in reasons)
+        if measured
+        else (passing[0], "not measured: first in the profile's order")
+    )
     judgements = tuple(
         Judgement(name=candidate.name, verdict="rejected", reason=reasons[candidate.name])
         if reasons[candidate.name]
@@ -82,8 +86,11 @@ def _rejection(candidate: Candidate, rules: Rules, *, measured: bool) -> str:
     return ""
 
 
-def _pick(passing: Sequence[Candidate], baseline: str) -> tuple[Candidate, str]:
-    """The first in order among those that cannot be told from the fastest; the baseline stays unless surely beaten."""
+def _pick(passing: Sequence[Candidate], baseline: str, *, is_judged: bool) -> tuple[Candidate, str]:
+    """The first in order among those that cannot be told from the fastest; the baseline stays unless surely beaten.
+
+    is_judged: whether the target has the baseline's engine at all.
+    """
     fastest = max(passing, key=lambda candidate: _latency(candidate).ratio)
     for candidate in passing:
         tied = _latency(candidate).ratio_high >= _latency(fastest).ratio_low
@@ -94,7 +101,8 @@ def _pick(passing: Sequence[Candidate], baseline: str) -> tuple[Candidate, str]:
     if candidate.name == baseline:
         return candidate, "the float baseline, and nothing that passed is surely faster"
     if _latency(candidate).ratio_low <= 1:
-        return candidate, f"the float baseline missed a limit; {_times(candidate)} its speed"
+        why = "the float baseline missed a limit" if is_judged else "the fastest of this target's engines"
+        return candidate, f"{why}; {_times(candidate)} the baseline's speed"
     return candidate, f"{_times(candidate)} the speed of the float baseline" + (
         "" if candidate is fastest else f", not to be told from {fastest.name}, and first in the profile's order"
     )
