@@ -152,9 +152,19 @@ class Candidates:
             network=self.network if form == BASE else None,
         )  # fmt: skip
         if reason := self._unfit(wanted, ground):
-            self._note(f"{name} is left out: {reason}")
+            self._leave_out(wanted, name, reason)
             return None
-        return self._check(self.runner.execute(stages.compress(wanted, ground, name)), model)
+        attempt = self.runner.execute(stages.compress(wanted, ground, name))
+        if attempt.value.variant is None:
+            self._leave_out(wanted, name, attempt.value.reason)
+            return None
+        return self._check(attempt.part(attempt.value.variant, attempt.digest), model)
+
+    def _leave_out(self, wanted: Scheme, name: str, reason: str) -> None:
+        """Said aloud, here and in the report. Raises StageError where the recipe asks for this very scheme."""
+        if wanted in self.extra:
+            raise StageError(f"compress.schemes: {name} cannot be made: {reason}")
+        self._note(f"{name} is left out: {reason}")
 
     def _unfit(self, wanted: Scheme, ground: Ground) -> str:
         if wanted.needs_network and ground.network is None:

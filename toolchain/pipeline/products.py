@@ -103,6 +103,13 @@ class Variant(msgspec.Struct, frozen=True, kw_only=True):
     engine_options: dict[str, OptionValue] = {}
 
 
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """What came of a scheme: a variant, or None and the reason where the engine or the scheme cannot take this model."""
+
+    variant: Variant | None = None
+    reason: str = ""
+
+
 class FloatModel(msgspec.Struct, frozen=True, kw_only=True):
     """One form of the network as float ONNX, with the outputs it must reproduce on the validation split.
 

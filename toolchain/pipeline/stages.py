@@ -12,10 +12,11 @@ from runtime.contract.canonical import EVIDENCE_LIMIT, read_json
 from runtime.contract.errors import ContractError, MalformedError
 from toolchain.benchmark.metrics import Metric
 from toolchain.compress.base import Form, Ground, Network, Scheme
-from toolchain.errors import UsageError
-from toolchain.files import sha256_file
+from toolchain.errors import NetworkError, StageError, UsageError
+from toolchain.files import files_below, sha256_file
 from toolchain.pipeline.choose import Candidate, Rules, choose
 from toolchain.pipeline.products import (
+    Attempt,
     CheckedModel,
     Choice,
     FloatModel,
@@ -114,11 +115,19 @@ def form(wanted: Form, network: Network, base: Stored[FloatModel], data: Stored[
     )  # fmt: skip
 
 
-def compress(scheme: Scheme, ground: Ground, name: str) -> Stage[Variant]:
-    """One variant for one engine."""
+def compress(scheme: Scheme, ground: Ground, name: str) -> Stage[Attempt]:
+    """One variant for one engine. That a model cannot be compressed so is a result too, and is not tried again in every build."""
 
-    def make(work: Path, progress: Progress) -> Variant:
-        return scheme.make(ground, name, work, progress)
+    def make(work: Path, progress: Progress) -> Attempt:
+        try:
+            return Attempt(variant=scheme.make(ground, name, work, progress))
+        except (StageError, NetworkError) as error:
+            for path in files_below(work):
+                path.unlink()
+            return Attempt(reason=str(error))
+
+    def summary(attempt: Attempt) -> str:
+        return _size(attempt.variant) if attempt.variant else f"left out: {attempt.reason}"
 
     inputs = {"float model": ground.model.digest}
     config, tools = scheme.config(ground), scheme.tools
@@ -130,8 +139,8 @@ def compress(scheme: Scheme, ground: Ground, name: str) -> Stage[Variant]:
         config = {**config, **network.source.config}
         tools = (*tools, *network.source.tools)
     return Stage(
-        name=f"make {name}", revision=scheme.revision, kind=Variant, make=make, config=config, inputs=inputs, tools=tools,
-        summary=_size,
+        name=f"make {name}", revision=scheme.revision, kind=Attempt, make=make, config=config, inputs=inputs, tools=tools,
+        summary=summary,
     )  # fmt: skip
 
 

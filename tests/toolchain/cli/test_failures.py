@@ -106,6 +106,8 @@ FAILURES: list[tuple[str, str, Provoke, int, str]] = [
     ("a value of the wrong type", WINE, setting("metric.max_drop=much"), 2, "--set metric.max_drop"),
     ("an unknown profile", WINE, setting("target.profile=x86-64-gpu"), 2, "did you mean x86-64-cpu?"),
     ("an unknown scheme", WINE, setting('compress.schemes=["onnxruntime-int9"]'), 2, "no scheme 'onnxruntime-int9'; known: "),
+    ("a scheme the model cannot take", WINE, setting('compress.schemes=["onnxruntime-int8-qat"]'), 4,
+     "compress.schemes: onnxruntime-int8-qat-7bit cannot be made: there is no torch network to train again"),
     ("an unknown metric", WINE, setting("metric.name=acuracy"), 2, "no metric known here"),
     ("a data source that is not there", WINE, setting("data.source=wine.py:split"), 2, "wine.py"),
     ("a data file that is not there", WINE, setting("data.options.path=no.csv"), 4, "no.csv"),
