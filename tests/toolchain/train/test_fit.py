@@ -15,6 +15,7 @@ from toolchain.train.course import Course
 from toolchain.train.fit import Data, Teaching, Trainer
 from toolchain.train.loss import CrossEntropy, RecipeLoss, pick_loss, teaching_loss
 from toolchain.train.precision import Precision
+from toolchain.train.step import Lesson, Stepper
 
 
 def change(**keys) -> TrainSection:
@@ -68,11 +69,23 @@ def test_the_average_is_judged_and_kept():
 
 
 def test_the_average_has_batch_norm_statistics_of_its_own():
-    averaged, result = fit(change(ema=0.9))
-    plain, _ = fit()
+    """After one epoch, which both keep: the statistics of the plain network are those of its last steps alone."""
+    averaged, _ = fit(change(ema=0.9, epochs=1))
+    plain, _ = fit(change(epochs=1))
     assert not torch.equal(averaged[1].running_mean, plain[1].running_mean)
-    steps = -(-len(TRAIN.targets) // SETTINGS.batch_size)
-    assert int(averaged[1].num_batches_tracked) == steps * (result.best_epoch + 1)
+    assert int(averaged[1].num_batches_tracked) == int(plain[1].num_batches_tracked) == 7
+
+
+def test_batches_of_any_size_weigh_by_their_rows():
+    """The gradient of 90 and of 10 rows together is the one of all 100."""
+    net = plain_network()
+    stepper = Stepper(net, SETTINGS, Lesson(CrossEntropy()), steps=10, device=torch.device("cpu"))
+    inputs, targets = TRAIN.inputs[0], TRAIN.targets
+    expected = torch.autograd.grad(nn.functional.cross_entropy(net(inputs), targets), list(net.parameters()))
+    total = stepper.step([((inputs[:90],), targets[:90]), ((inputs[90:],), targets[90:])], 100)
+    for weight, gradient in zip(net.parameters(), expected, strict=True):
+        torch.testing.assert_close(weight.grad, gradient, rtol=1e-4, atol=1e-6)  # float32 sums in another order
+    assert total > 0
 
 
 def test_balanced_weights_are_those_of_scikit_learn_and_raise_the_rare_class():
