@@ -11,7 +11,7 @@ from runtime.contract.artifact import Datatype, TensorSpec
 from toolchain.convert.diagnose import explain
 from toolchain.data.splits import read_split
 from toolchain.errors import BuildError, NetworkError
-from toolchain.pipeline.products import BASE, SteeringData, Variant
+from toolchain.pipeline.products import BASE, FLOAT, SteeringData, Variant
 from toolchain.pipeline.stage import Stored
 
 if TYPE_CHECKING:
@@ -19,8 +19,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 MODEL_FILE = "model.onnx"
-SCHEME = "float32"
-VARIANT = f"onnxruntime-{SCHEME}"
+VARIANT = f"onnxruntime-{FLOAT}"
 _EXAMPLE_ROWS = 2
 """A batch of one would be taken for a fixed size; two leave the batch free."""
 _DATATYPES: dict[str, Datatype] = {"float32": "FP32", "float16": "FP16", "int64": "INT64", "int32": "INT32", "bool": "BOOL"}
@@ -40,7 +39,7 @@ def export(
     _export(network, examples, data.value.inputs, outputs, path)
     strip_metadata(path)
     return Variant(
-        name=VARIANT if form == BASE else f"{form}-{VARIANT}", form=form, scheme=SCHEME, engine="onnxruntime",
+        name=VARIANT if form == BASE else f"{form}-{VARIANT}", form=form, scheme=FLOAT, engine="onnxruntime",
         precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE,), size_bytes=path.stat().st_size,
         inputs=data.value.inputs, outputs=outputs,
     )  # fmt: skip

@@ -4,9 +4,9 @@ from pathlib import Path
 from typing import Any
 
 from runtime.contract.artifact import Datatype, TensorSpec
-from toolchain.convert.onnx import MODEL_FILE, SCHEME, VARIANT, strip_metadata
+from toolchain.convert.onnx import MODEL_FILE, VARIANT, strip_metadata
 from toolchain.errors import NetworkError, RecipeError
-from toolchain.pipeline.products import SteeringData, Variant
+from toolchain.pipeline.products import FLOAT, SteeringData, Variant
 from toolchain.pipeline.stage import Stored
 from toolchain.recipe import ModelSection
 from toolchain.train.network import KEY, ONNX
@@ -37,7 +37,7 @@ def take(path: Path, data: Stored[SteeringData], work: Path) -> Variant:
     inputs = [_spec(value, onnx) for value in model.graph.input if value.name not in initializers]
     outputs = tuple(_spec(value, onnx) for value in model.graph.output)
     return Variant(
-        name=VARIANT, scheme=SCHEME, engine="onnxruntime", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE,),
+        name=VARIANT, scheme=FLOAT, engine="onnxruntime", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE,),
         size_bytes=(work / MODEL_FILE).stat().st_size, inputs=_matched(inputs, data.value.inputs, path.name),
         outputs=tuple(_labelled(spec, index, data.value.classes) for index, spec in enumerate(outputs)),
     )  # fmt: skip

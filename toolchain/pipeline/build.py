@@ -7,7 +7,6 @@ import msgspec
 from runtime.contract.artifact import Lineage
 from toolchain.benchmark.metrics import Metric, resolve_metrics
 from toolchain.compress.base import Network
-from toolchain.convert.onnx import SCHEME
 from toolchain.data.code import meaning_digest
 from toolchain.data.load import load_data
 from toolchain.data.source import DataSource
@@ -17,6 +16,7 @@ from toolchain.pipeline.candidates import BASELINE, Candidates, Made, probe
 from toolchain.pipeline.choose import Candidate, Rules
 from toolchain.pipeline.products import (
     BASE,
+    FLOAT,
     Choice,
     DataSplits,
     FloatModel,
@@ -304,7 +304,7 @@ class Build:
 def _in_float(explained: list[Stored[Variant]], judged: list[Stored[Variant]]) -> list[Stored[Variant]]:
     """The float variants of the same engines, which the others are explained by."""
     engines = {item.value.engine for item in explained}
-    return [item for item in judged if (item.value.form, item.value.scheme) == (BASE, SCHEME) and item.value.engine in engines]
+    return [item for item in judged if (item.value.form, item.value.scheme) == (BASE, FLOAT) and item.value.engine in engines]
 
 
 def _engine_version(engine: str) -> str:

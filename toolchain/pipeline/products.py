@@ -25,6 +25,8 @@ Precision = Literal["float32", "bfloat16", "float16", "int8", "int4"]
 
 BASE = "base"
 """The form that is the recipe's own network, trained or as it came."""
+FLOAT = "float32"
+"""The scheme that leaves a form as it is."""
 
 
 class Split(msgspec.Struct, frozen=True, kw_only=True):
