@@ -39,7 +39,7 @@ class Qat(msgspec.Struct, frozen=True, kw_only=True):
     name: ClassVar[str] = "int8-qat"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     needs_network: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
 
@@ -54,7 +54,7 @@ class Qat(msgspec.Struct, frozen=True, kw_only=True):
         assert ground.network is not None, "needs_network"
         training = ground.network.training
         return {
-            "weight bits": self._weight_bits(ground), "finetune epochs": ground.settings.finetune_epochs,
+            "weight bits": ground.weight_bits, "finetune epochs": ground.settings.finetune_epochs,
             "training": {name: getattr(training, name) for name in training.__struct_fields__},
             "metric": ground.metric.identity,
         }  # fmt: skip
@@ -67,18 +67,16 @@ class Qat(msgspec.Struct, frozen=True, kw_only=True):
         assert network is not None, "needs_network"
         retraining = Retraining(network=network, data=ground.data, settings=_settings(network))
         made = retraining.run(
-            lambda: _rounding(network.load(), retraining.examples(2), self._weight_bits(ground)), progress,
-            teacher=network.load(), modes=_modes(),
+            lambda: _rounding(network.load(), retraining.examples(2), ground.weight_bits),
+            progress,
+            teacher=network.load(),
+            modes=_modes(),
         )
         written = export(_integers(made.network), made.outputs, ground.data, work)
         variant = msgspec.structs.replace(
             written, name=name, form=ground.model.value.form, scheme=self.name, precision=self.precision
         )
         return variant if self.engine == "onnxruntime" else self._convert(ground, variant, work)
-
-    def _weight_bits(self, ground: Ground) -> int:
-        """OpenVINO's variants have one name on all targets, so they get the weights that saturate on none of them."""
-        return ground.weight_bits if self.engine == "onnxruntime" else 7
 
     def _convert(self, ground: Ground, variant: Variant, work: Path) -> Variant:
         from toolchain.convert.openvino import convert

@@ -65,7 +65,7 @@ class Around(nn.Module):
 
 def network(width=16):
     return nn.Sequential(
-        nn.Conv2d(1, width, 3, 2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), Around(width), nn.MaxPool2d(2),
+        nn.Conv2d(1, width, 3, 2, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU(), Around(width), Around(width), nn.MaxPool2d(2),
         nn.Conv2d(width, 2 * width, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2 * width, 4),
     )
 

@@ -37,8 +37,8 @@ def test_onnxruntime_computes_every_convolution_and_sum_in_integers(made: Stored
     options.log_severity_level = 3  # it warns that the optimized file is for this machine only
     onnxruntime.InferenceSession(made.folder / made.value.model_file, options)
     kinds = Counter(node.op_type for node in onnx.load(options.optimized_model_filepath).graph.node)
-    assert kinds["QLinearConv"] == 3
-    assert kinds["QLinearAdd"] == 1
+    assert kinds["QLinearConv"] == 4
+    assert kinds["QLinearAdd"] == 2
     assert not kinds.keys() & {"Conv", "FusedConv", "Add", "Relu", "BatchNormalization"}
 
 
