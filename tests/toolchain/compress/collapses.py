@@ -566,8 +566,16 @@ def splits(name: str) -> dict[str, object]:
 
 def fit(row: Collapse) -> nn.Module:
     """The row's network trained on its data, one thread, seeded: Adam, cross-entropy or squared error of logarithms."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # another number gives other weights, and on busy cores takes many times as long
     torch.manual_seed(SEED)
-    data, model = row.data(), row.architecture()
+    try:
+        return _trained(row, row.data(), row.architecture())
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _trained(row: Collapse, data: Data, model: nn.Module) -> nn.Module:
     inputs, targets = (torch.from_numpy(array) for array in data.train)
     optimizer = torch.optim.Adam(model.parameters(), lr=0.005)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, row.epochs)
