@@ -224,6 +224,10 @@ def _require_consistent(recipe: Recipe, source: str) -> None:
     starts_from_onnx = recipe.model.network.startswith("onnx:")
     if starts_from_onnx and recipe.train is not None:
         raise RecipeError(f"{source}: [train] cannot train an ONNX file; remove [train] or name a torch network")
+    if starts_from_onnx and (retrained := {"prune", "distill"} & set(recipe.compress.methods)):
+        raise RecipeError(
+            f"{source}: compress.methods: an ONNX file cannot be trained again; leave out {', '.join(sorted(retrained))}"
+        )
     names = [metric.name for metric in recipe.metrics]
     if len(set(names)) != len(names):
         raise RecipeError(f"{source}: two [[metric]] tables have the same name")

@@ -66,3 +66,9 @@ def test_a_teacher_needs_a_training(recipe_of) -> None:  # type: ignore[no-untyp
     untrained = RECIPE[: RECIPE.index("[train]")] + RECIPE[RECIPE.index("[compress]") :]
     with pytest.raises(RecipeError, match=r"compress.teacher needs \[train\]"):
         forms_of(recipe_of(methods("distill"), TEACHER, text=untrained))
+
+
+def test_an_onnx_file_has_no_forms(recipe_of) -> None:  # type: ignore[no-untyped-def]
+    untrained = RECIPE[: RECIPE.index("[train]")] + RECIPE[RECIPE.index("[compress]") :]
+    with pytest.raises(RecipeError, match="an ONNX file cannot be trained again; leave out prune"):
+        recipe_of('model.network="onnx:model.onnx"', text=untrained)
