@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from tests.toolchain.conftest import quick_and_untracked
+from toolchain.data.arrays import read_split
 from toolchain.data.load import load_data
-from toolchain.data.splits import read_split
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.products import DataSplits
 from toolchain.pipeline.progress import Silent

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from toolchain.benchmark.metrics import Metric
 from toolchain.benchmark.run import outputs_of
 from toolchain.benchmark.scores import accuracy, confusion, correct, predicted, wilson
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.errors import StageError
 from toolchain.pipeline.products import CheckedModel, FloatModel, HeldOutData, SteeringData, TestedModel, Variant
 from toolchain.pipeline.record import DropResult, MetricResult, ParityResult, SliceResult

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Literal
 
 from toolchain.compress.base import Ground
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 
 if TYPE_CHECKING:
     import numpy as np

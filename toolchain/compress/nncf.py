@@ -16,7 +16,7 @@ import msgspec
 
 from toolchain.compress.base import Ground
 from toolchain.compress.calibration import Draw, batches, draw
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.errors import BuildError, StageError
 from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.progress import Progress

@@ -13,7 +13,7 @@ import msgspec
 from toolchain.compress.base import Ground
 from toolchain.compress.calibration import draw
 from toolchain.compress.onnxruntime import MODEL_FILE, FloatGraph, describe, quantizing
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.stage import Stored

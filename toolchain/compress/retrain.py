@@ -9,7 +9,7 @@ import msgspec
 from toolchain.benchmark.metrics import Metric
 from toolchain.compress.base import Network
 from toolchain.compress.cost import cost_of
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.pipeline.products import FloatModel, SteeringData
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import EpochResult, TrainingResult

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from runtime.contract.artifact import Datatype, TensorSpec
 from toolchain.convert.diagnose import explain
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.errors import BuildError, NetworkError
 from toolchain.pipeline.products import BASE, FLOAT, SteeringData, Variant
 from toolchain.pipeline.stage import Stored

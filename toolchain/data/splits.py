@@ -62,11 +62,6 @@ def prepare(result: Any, output_kind: OutputKind, folder: Path) -> DataSplits:
     )  # fmt: skip
 
 
-def read_split(folder: Path, split: Split) -> tuple[list[np.ndarray], np.ndarray]:
-    """The arrays of a split: its inputs in the order of the tensors, and its targets."""
-    return [np.load(folder / name) for name in split.inputs], np.load(folder / split.targets)
-
-
 def _require_form(result: Any) -> None:
     if not isinstance(result, Mapping):
         raise DataError(f"the data source returned {type(result).__name__}; expected a dict with train, validation and test")

@@ -10,7 +10,7 @@ import numpy as np
 
 from runtime.contract.artifact import TensorSpec
 from toolchain.benchmark.run import outputs_of
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.pipeline.products import Precision, SteeringData, Variant
 from toolchain.pipeline.stage import Stored
 

@@ -12,7 +12,7 @@ from runtime.contract.canonical import TELEMETRY_LIMIT, write_message
 from runtime.contract.telemetry import CELLS, EdgeSet, Reference, StreamCounts, StreamReference
 from runtime.monitor.cells import MISSING, OUT_OF_RANGE, count_cells, make_edges, null_distances
 from runtime.monitor.streams import class_count, count_predictions, predictions, stream_bounds, stream_plan, stream_rows
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.pipeline.products import FloatModel, SteeringData
 from toolchain.pipeline.stage import Stored
 

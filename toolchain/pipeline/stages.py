@@ -76,7 +76,7 @@ def from_onnx(path: Path, data: Stored[SteeringData]) -> Stage[FloatModel]:
         from toolchain.benchmark.run import outputs_of
         from toolchain.compress.cost import cost_of
         from toolchain.convert.start import take
-        from toolchain.data.splits import read_split
+        from toolchain.data.arrays import read_split
 
         variant = take(path, data, work)
         arrays, _ = read_split(data.folder, data.value.validation)
@@ -175,7 +175,7 @@ def measure(
 ) -> Stage[MeasuredModels]:
     def make(work: Path, progress: Progress) -> MeasuredModels:
         from toolchain.benchmark.latency import measure as measure_latency
-        from toolchain.data.splits import read_split
+        from toolchain.data.arrays import read_split
 
         arrays, _ = read_split(data.folder, data.value.validation)
         return measure_latency(variants, baseline, arrays, threads, progress)
@@ -205,7 +205,7 @@ def profile(
 
     def make(work: Path, progress: Progress) -> ProfiledModels:
         from toolchain.benchmark.profile import profile as profile_variants
-        from toolchain.data.splits import read_split
+        from toolchain.data.arrays import read_split
 
         arrays, _ = read_split(data.folder, data.value.validation)
         return profile_variants(variants, arrays, threads, progress, latencies=measured.latencies)

@@ -70,7 +70,7 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
         import numpy as np
         import torch
 
-        from toolchain.data.splits import read_split
+        from toolchain.data.arrays import read_split
         from toolchain.train.augment import pick_augment
         from toolchain.train.fit import Data, Trainer, pick_loss, reproducible
 

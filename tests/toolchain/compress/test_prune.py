@@ -14,7 +14,7 @@ from torch_pruning.utils import count_ops_and_params
 from tests.toolchain.compress.bars import Bars
 from toolchain.compress.prune import NEAR_ENOUGH, Pruned, prune
 from toolchain.compress.retrain import is_better
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.errors import NetworkError
 from toolchain.pipeline import stages
 from toolchain.pipeline.cache import StageCache

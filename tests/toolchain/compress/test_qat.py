@@ -14,7 +14,7 @@ from torch import nn
 from tests.toolchain.compress.bars import Bars
 from toolchain.benchmark.run import outputs_of
 from toolchain.compress.qat import ONNXRUNTIME_QAT, OPENVINO_QAT, _integers, _modes, _rounding
-from toolchain.data.splits import read_split
+from toolchain.data.arrays import read_split
 from toolchain.errors import NetworkError
 from toolchain.pipeline.products import Variant
 from toolchain.pipeline.stage import Stored

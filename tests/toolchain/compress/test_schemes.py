@@ -23,8 +23,8 @@ from toolchain.compress.restore import ONNXRUNTIME_RESTORED
 from toolchain.compress.schemes import LADDERS, SCHEMES, scheme
 from toolchain.compress.weights import ONNXRUNTIME_WEIGHTS4, ONNXRUNTIME_WEIGHTS8
 from toolchain.convert.onnx import _quiet
+from toolchain.data.arrays import read_split
 from toolchain.data.load import load_data
-from toolchain.data.splits import read_split
 from toolchain.pipeline.build import Build, Settings
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.products import Variant

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from toolchain.data.splits import prepare, read_split
+from toolchain.data.arrays import read_split
+from toolchain.data.splits import prepare
 from toolchain.errors import DataError
 
 Result = dict[str, Any]
