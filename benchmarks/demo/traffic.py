@@ -34,14 +34,15 @@ def out_of_focus(images: Images) -> Images:
 class DigitsClient:
     """A device's digits model over HTTP with binary tensors, one kept-alive connection. Closes itself on trouble, opens anew."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, model: str = MODEL) -> None:
+        """model: another with one float32 input and one float32 output."""
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
-        self._input = ""
+        self._path, self._input = f"/v2/models/{model}", ""
 
     def infer(self, images: Images) -> np.ndarray:
         """Logits float32[n, 10] of images float32[n, 1, 32, 32]. Raises DeviceError with the device's own words."""
         try:
-            self._input = self._input or str(self._call("GET", f"/v2/models/{MODEL}")["inputs"][0]["name"])
+            self._input = self._input or str(self._call("GET", self._path)["inputs"][0]["name"])
             return self._infer(np.ascontiguousarray(images, dtype="<f4"))
         except (OSError, http.client.HTTPException) as error:
             self.close()
@@ -55,7 +56,7 @@ class DigitsClient:
         tensor = {"name": self._input, "datatype": "FP32", "shape": list(images.shape), "parameters": binary}
         header = json.dumps({"inputs": [tensor], "parameters": {"binary_data_output": True}}).encode()
         headers = {"Inference-Header-Content-Length": str(len(header)), "Content-Type": "application/octet-stream"}
-        self._connection.request("POST", f"/v2/models/{MODEL}/infer", header + images.tobytes(), headers)
+        self._connection.request("POST", f"{self._path}/infer", header + images.tobytes(), headers)
         response, answer = self._answer()
         split = int(response.headers["Inference-Header-Content-Length"])
         return np.frombuffer(answer[split:], "<f4").reshape(json.loads(answer[:split])["outputs"][0]["shape"])
