@@ -120,5 +120,5 @@ WORK = (
         name="ds-cnn", model="digits", claims=ds_cnn, extra=(Path(__file__).parent / "ds_cnn.py",),
         changes=("model.network=ds_cnn.py:network", "model.options={}", 'compress.methods=["quantize"]'),
     ),
-    Work(name="digits", model="digits", claims=digits, changes=('compress.methods=["quantize"]',)),
+    Work(name="digits", model="digits", claims=digits, changes=()),
 )  # fmt: skip
