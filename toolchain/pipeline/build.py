@@ -12,7 +12,7 @@ from toolchain.data.load import load_data
 from toolchain.data.source import DataSource
 from toolchain.errors import LimitError, NetworkError
 from toolchain.pipeline import stages
-from toolchain.pipeline.candidates import BASELINE, Candidates, Made, probe
+from toolchain.pipeline.candidates import BASELINE, Candidates, Made, probe, wanted_by
 from toolchain.pipeline.choose import Candidate, Rules
 from toolchain.pipeline.products import (
     BASE,
@@ -128,6 +128,7 @@ class Build:
         self.metrics: tuple[Metric, ...] = resolve_metrics(recipe, folder)
         self.profiles = [(target, load_profile(target.profile, folder)) for target in self._targets()]
         self.source = None if recipe.model.network.startswith(ONNX) else NetworkSource(recipe.model, folder)
+        self.wanted = wanted_by(recipe)
         self._notes: list[str] = []
 
     def run(self) -> Outcome:
@@ -145,7 +146,7 @@ class Build:
             network = Network(
                 recipe=self.recipe, folder=self.folder, source=self.source, trained=trained, metric=self.metrics[0]
             )  # fmt: skip
-        candidates = Candidates(self.recipe, self.runner, self.metrics, base, data, network)
+        candidates = Candidates(self.recipe, self.runner, self.metrics, base, data, network, self.wanted)
         candidates.make_forms()
         names = {target.profile: candidates.names_for(target, profile) for target, profile in self.profiles}
         self._notes += candidates.notes

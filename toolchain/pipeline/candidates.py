@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from toolchain.benchmark.metrics import Metric
-from toolchain.compress.base import Ground, Network, Scheme, variant_name
+from toolchain.compress.base import Form, Ground, Network, Scheme, variant_name
 from toolchain.compress.forms import forms_of
 from toolchain.compress.schemes import LADDERS, SCHEMES, named, scheme
 from toolchain.errors import MissingError, NetworkError, StageError
@@ -38,6 +38,18 @@ class Made(msgspec.Struct, frozen=True, kw_only=True):
     checked: Stored[CheckedModel]
 
 
+class Wanted(msgspec.Struct, frozen=True, kw_only=True):
+    """What a recipe asks for by name, resolved before any work starts. schemes: to be made in any case."""
+
+    forms: tuple[Form, ...]
+    schemes: tuple[Scheme, ...]
+
+
+def wanted_by(recipe: Recipe) -> Wanted:
+    """Raises RecipeError for a scheme there is not, or a key that leads to nothing."""
+    return Wanted(forms=forms_of(recipe), schemes=tuple(named(text) for text in recipe.compress.schemes))
+
+
 class Candidates:
     """The forms and variants of one build; each is made once, whoever asks. network: None for an ONNX start."""
 
@@ -49,6 +61,7 @@ class Candidates:
         base: Stored[FloatModel],
         data: Stored[SteeringData],
         network: Network | None,
+        wanted: Wanted,
     ) -> None:
         self.recipe = recipe
         self.runner = runner
@@ -56,7 +69,7 @@ class Candidates:
         self.base = base
         self.data = data
         self.network = network
-        self.extra: tuple[Scheme, ...] = tuple(named(text) for text in recipe.compress.schemes)
+        self.wanted = wanted
         self.forms: dict[str, Stored[FloatModel]] = {BASE: base}
         self.made: dict[str, Made] = {}
         self.notes: list[str] = []
@@ -65,8 +78,8 @@ class Candidates:
         """The base is there; what the recipe asks for beside it needs the torch network."""
         if self.network is None:
             return
-        for wanted in forms_of(self.recipe):
-            self.forms[wanted.name] = self.runner.execute(stages.form(wanted, self.network, self.base, self.data))
+        for form in self.wanted.forms:
+            self.forms[form.name] = self.runner.execute(stages.form(form, self.network, self.base, self.data))
 
     def baseline(self) -> Made:
         return self._float(BASE)
@@ -114,7 +127,7 @@ class Candidates:
 
     def _is_wanted(self, item: Scheme, ladder: Sequence[str]) -> bool:
         """Whether it is tried in any case; rungs of a ladder are tried in their turn, unless the recipe names them."""
-        if item in self.extra:
+        if item in self.wanted.schemes:
             return True
         return item.name not in ladder and (item.method is None or item.method in self.recipe.compress.methods)
 
@@ -133,7 +146,7 @@ class Candidates:
                 continue
             if made is None:
                 continue
-            if rung not in self.extra:  # those are candidates already
+            if rung not in self.wanted.schemes:  # those are candidates already
                 yield made.variant.value.name
             if self._passes(made):
                 return
@@ -162,7 +175,7 @@ class Candidates:
 
     def _leave_out(self, wanted: Scheme, name: str, reason: str) -> None:
         """Said aloud, here and in the report. Raises StageError where the recipe asks for this very scheme."""
-        if wanted in self.extra:
+        if wanted in self.wanted.schemes:
             raise StageError(f"compress.schemes: {name} cannot be made: {reason}")
         self._note(f"{name} is left out: {reason}")
 
