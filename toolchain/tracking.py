@@ -7,7 +7,6 @@ digests: no pickle is written or read.
 
 import json
 import logging
-import os
 import re
 import time
 from collections.abc import Iterator, Mapping
@@ -21,6 +20,7 @@ import msgspec
 from runtime.contract.artifact import MANIFEST_NAME, version_key
 from toolchain.config import load_config
 from toolchain.errors import TrackingError, UsageError
+from toolchain.offline import keep_offline
 from toolchain.pipeline.record import BuildResult, TargetResult, TuningResult, VariantResult
 
 if TYPE_CHECKING:
@@ -103,8 +103,7 @@ def promote(model: str, version: str, alias: str) -> Promotion:
 @contextmanager
 def _client(store: str) -> "Iterator[MlflowClient]":
     """MLflow's client on this store; its errors become TrackingError. Makes the folder of a local store."""
-    # MLflow reports its use to its makers unless told not to; a build sends nothing anywhere.
-    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    keep_offline()
     try:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient

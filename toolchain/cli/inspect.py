@@ -63,7 +63,10 @@ def _show(artifact: "Artifact") -> None:
         rows.append(("latency", "not measured on a device of this profile"))
     rows += [(name, getattr(manifest.lineage, name)) for name in ("recipe", "data", "code", "lock")]
     lineage = manifest.lineage
-    rows += [("seeds", ", ".join(map(str, lineage.seeds))), ("bits depend on", ", ".join(lineage.conditions) or "the above alone")]
+    rows += [
+        ("seeds", ", ".join(map(str, lineage.seeds))),
+        ("bits depend on", ", ".join(lineage.conditions) or "the above alone"),
+    ]
     rows += [("built", evidence.started_at)]
     rows += [(f"tracking {name}", value) for name, value in evidence.tracking.items()]
     rows += [(entry.name, f"{size(entry.size_bytes)}  {entry.sha256}") for entry in manifest.files]

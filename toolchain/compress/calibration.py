@@ -30,10 +30,13 @@ def draw(ground: Ground, kind: Draw) -> "dict[str, np.ndarray]":
 
 
 def batches(rows: "dict[str, np.ndarray]", ground: Ground, size: int = BATCH) -> "Iterator[dict[str, np.ndarray]]":
-    """In batches of `size`, or of the only size the model takes; rows that fill none are left out."""
-    fixed = ground.model.value.variant.inputs[0].shape[0]
-    size, count = (fixed if fixed > 0 else size), len(next(iter(rows.values())))
-    for start in range(0, count - count % size if fixed > 0 else count, size):
+    """In batches of `size`, or of the only size the model takes; rows that fill none are left out.
+
+    All are of one size, for ONNX Runtime's histograms stack what they collect.
+    """
+    fixed, count = ground.model.value.variant.inputs[0].shape[0], len(next(iter(rows.values())))
+    size = fixed if fixed > 0 else min(size, count)
+    for start in range(0, count - count % size, size):
         yield {name: array[start : start + size] for name, array in rows.items()}
 
 

@@ -13,7 +13,7 @@ from toolchain.benchmark.metrics import Metric
 from toolchain.compress.base import Form, Ground, Network, Scheme, variant_name
 from toolchain.compress.forms import forms_of
 from toolchain.compress.schemes import LADDERS, SCHEMES, named, scheme
-from toolchain.errors import MissingError, NetworkError, StageError
+from toolchain.errors import MissingError, StageError
 from toolchain.pipeline import stages
 from toolchain.pipeline.products import BASE, CheckedModel, FloatModel, Precision, SteeringData, Variant
 from toolchain.pipeline.record import FormResult
@@ -134,16 +134,7 @@ class Candidates:
     def _climb(self, form: str, ladder: Sequence[Scheme], bits: int) -> Iterator[str]:
         """Rung by rung until one keeps within the metric's limit, or the recipe's number of trials is used up."""
         for rung in ladder[: self.recipe.compress.trials]:
-            try:
-                made = self._compress(form, rung, bits)
-            except (
-                NetworkError,
-                StageError,
-            ) as error:  # a rung may fail where the next one holds; only the first says what is wrong with the model
-                if rung is ladder[0]:
-                    raise
-                self._note(f"{variant_name(form, rung, bits)} is left out: {error}")
-                continue
+            made = self._compress(form, rung, bits)
             if made is None:
                 continue
             if rung not in self.wanted.schemes:  # those are candidates already

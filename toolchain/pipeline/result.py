@@ -14,6 +14,7 @@ from pathlib import Path
 
 from toolchain.errors import LimitError, UsageError
 from toolchain.files import files_below, install_folder, sha256_file
+from toolchain.offline import keep_offline
 from toolchain.pipeline.build import Build, Finished, NoneFitsError, Outcome, Settings
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Progress
@@ -40,6 +41,7 @@ def run_build(
     settings: Settings | None = None,
 ) -> BuildResult:
     """Build a recipe file. changes: `key=value` over the recipe; out: default is `out` beside it. Raises BuildError and others."""
+    keep_offline()
     started, started_at = time.monotonic(), datetime.datetime.now(datetime.UTC)
     path = path.absolute()
     recipe = load_recipe(path, changes)
