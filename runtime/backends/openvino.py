@@ -38,10 +38,15 @@ _TYPES: dict[str, Datatype] = {
 
 
 class OpenVinoOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """threads: of one inference. precision: what floating-point layers compute in; bf16 and f16 only where asked for."""
+    """threads: of one inference. precision: what floating-point layers compute in; bf16 and f16 only where asked for.
+
+    batch: 1 compiles a model of free batch for single rows, and takes several one after another. A free batch costs every
+    inference some 10 % and 10 us (`python -m benchmarks.openvino_batch`); 0 keeps it.
+    """
 
     threads: Annotated[int, Meta(ge=1, le=256)] = 1
     precision: Literal["f32", "bf16", "f16"] = "f32"
+    batch: Literal[0, 1] = 0
 
 
 class OpenVinoBackend:
@@ -60,21 +65,22 @@ class OpenVinoBackend:
         except ImportError as error:
             raise EngineMissingError(f"openvino cannot be imported ({error}); {_INSTALL}") from error
         try:
-            compiled = openvino.Core().compile_model(str(model), _DEVICE, properties(chosen))
+            compiled, is_cut = compile_file(openvino, model, properties(chosen), chosen.batch)
         except Exception as error:
             raise ModelLoadError(f"openvino cannot open {model.name}: {error}") from error
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if taken != chosen.precision:  # it takes the nearest precision the CPU has, without a word
             raise EngineOptionError(f"openvino computes in {taken} on this CPU, the manifest asks for {chosen.precision}")
-        return OpenVinoModel(compiled)
+        return OpenVinoModel(compiled, is_cut=is_cut)
 
 
 class OpenVinoModel:
-    """A compiled model with one inference request, hence no concurrent `infer`."""
+    """A compiled model with one inference request, hence no concurrent `infer`. is_cut: it takes single rows of a free batch."""
 
-    def __init__(self, compiled: Any) -> None:
-        self.inputs = tuple(_spec(port) for port in compiled.inputs)
-        self.outputs = tuple(_spec(port) for port in compiled.outputs)
+    def __init__(self, compiled: Any, *, is_cut: bool) -> None:
+        self.inputs = tuple(_spec(port, is_cut=is_cut) for port in compiled.inputs)
+        self.outputs = tuple(_spec(port, is_cut=is_cut) for port in compiled.outputs)
+        self._is_cut = is_cut
         self._names = [spec.name for spec in self.outputs]
         self._request = compiled.create_infer_request()
 
@@ -84,14 +90,40 @@ class OpenVinoModel:
         if len(inputs) != len(self.inputs):  # a tensor left out would silently be the last call's
             raise InferenceError(f"the model takes {len(self.inputs)} tensors, not {len(inputs)}")
         try:
-            # Inputs are read in place; outputs are copied, for the request overwrites its own at the next call.
-            results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-            return {name: results[index] for index, name in enumerate(self._names)}
+            rows = len(next(iter(inputs.values()))) if self._is_cut else 1
+            if rows == 1:
+                return self._run(inputs)
+            if any(len(array) != rows for array in inputs.values()):
+                raise InferenceError(f"the tensors differ in rows: {', '.join(str(len(array)) for array in inputs.values())}")
+            parts = [self._run({name: array[row : row + 1] for name, array in inputs.items()}) for row in range(rows)]
+            return {name: np.concatenate([part[name] for part in parts]) for name in self._names}
+        except InferenceError:
+            raise
         except Exception as error:
             raise InferenceError(f"openvino failed: {error}") from error
 
+    def _run(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        # Inputs are read in place; outputs are copied, for the request overwrites its own at the next call.
+        results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
+        return {name: results[index] for index, name in enumerate(self._names)}
+
     def close(self) -> None:
         self._request = None
+
+
+def compile_file(openvino: Any, model: Path, chosen: Mapping[str, Any], batch: int) -> tuple[Any, bool]:
+    """The compiled model, and whether its free batch was cut to single rows: only where every tensor has one, and keeps it."""
+    core = openvino.Core()
+    if not batch:
+        return core.compile_model(str(model), _DEVICE, chosen), False
+    graph = core.read_model(str(model))
+    shapes = [port.get_partial_shape() for port in (*graph.inputs, *graph.outputs)]
+    if not all(shape.rank.is_static and len(shape) and shape[0].is_dynamic for shape in shapes):
+        return core.compile_model(graph, _DEVICE, chosen), False
+    graph.reshape({port: openvino.PartialShape([batch, *list(port.get_partial_shape())[1:]]) for port in graph.inputs})
+    if any(port.get_partial_shape()[0] != batch for port in graph.outputs):
+        raise ValueError("its outputs do not follow the batch of its inputs")
+    return core.compile_model(graph, _DEVICE, chosen), True
 
 
 def properties(options: OpenVinoOptions) -> dict[str, Any]:
@@ -106,7 +138,8 @@ def properties(options: OpenVinoOptions) -> dict[str, Any]:
     }
 
 
-def _spec(port: Any) -> TensorSpec:
+def _spec(port: Any, *, is_cut: bool) -> TensorSpec:
     shape = tuple(dimension.get_length() if dimension.is_static else -1 for dimension in port.get_partial_shape())
+    shape = (-1, *shape[1:]) if is_cut else shape
     name = port.get_any_name()
     return TensorSpec(name=name, datatype=engine_datatype(_TYPES, port.get_element_type().to_string(), name), shape=shape)

@@ -90,12 +90,13 @@ def _openvino(variant: Stored[Variant], feed: Feed, threads: int) -> list[Operat
 def _openvino_once(variant: Stored[Variant], feed: Feed, threads: int) -> list[Operator]:
     import openvino
 
-    from runtime.backends.openvino import OpenVinoOptions, properties
+    from runtime.backends.openvino import OpenVinoOptions, compile_file, properties
 
-    chosen = properties(_options(OpenVinoOptions, variant, threads)) | {"PERF_COUNT": True}
-    path = str(variant.folder / variant.value.model_file)
+    options = _options(OpenVinoOptions, variant, threads)
+    path = variant.folder / variant.value.model_file
     try:
-        request = openvino.Core().compile_model(path, "CPU", chosen).create_infer_request()
+        compiled, _ = compile_file(openvino, path, properties(options) | {"PERF_COUNT": True}, options.batch)
+        request = compiled.create_infer_request()
         for _ in range(WARM_UP):
             request.infer(dict(feed), share_inputs=True)
         first = {info.node_name: _ns(info) for info in request.get_profiling_info()}

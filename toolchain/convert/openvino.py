@@ -31,7 +31,7 @@ def read(path: Path) -> Any:
 
 
 def write(model: Any, source: FloatModel, work: Path, *, name: str, scheme: str, precision: Precision, hint: str) -> Variant:
-    """model: OpenVINO's, made of `source`; it is changed."""
+    """model: OpenVINO's, made of `source`; it is changed. Its batch stays free in the file; devices compile it for single rows."""
     import openvino
 
     for part in ("conversion_parameters", "framework", "nncf"):  # paths of files, versions, options by their defaults
@@ -42,7 +42,7 @@ def write(model: Any, source: FloatModel, work: Path, *, name: str, scheme: str,
     return Variant(
         name=name, form=source.form, scheme=scheme, engine="openvino", precision=precision, model_file=MODEL_FILE,
         files=(MODEL_FILE, WEIGHTS_FILE), size_bytes=sum((work / file).stat().st_size for file in (MODEL_FILE, WEIGHTS_FILE)),
-        inputs=source.variant.inputs, outputs=source.variant.outputs, engine_options={"precision": hint},
+        inputs=source.variant.inputs, outputs=source.variant.outputs, engine_options={"precision": hint, "batch": 1},
     )  # fmt: skip
 
 

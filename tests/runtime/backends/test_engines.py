@@ -52,3 +52,31 @@ def test_reference_refuses_what_is_no_perceptron(tmp_path, arrays):
     np.savez(tmp_path / "model.npz", **arrays)
     with pytest.raises(ModelLoadError):
         get_backend("reference").load(tmp_path / "model.npz", {})
+
+
+@pytest.mark.parametrize("rows", [1, 2, 5])
+def test_openvino_compiled_for_single_rows_answers_like_the_free_batch(model_files, rows):
+    given = np.random.default_rng(3).normal(size=(rows, 6)).astype(np.float32)
+    free = OpenVinoBackend().load(model_files["openvino"], {})
+    single = OpenVinoBackend().load(model_files["openvino"], {"batch": 1})
+    assert single.inputs == free.inputs
+    assert single.outputs == free.outputs
+    np.testing.assert_allclose(
+        single.infer({"input": given})["output"], free.infer({"input": given})["output"], rtol=1e-5, atol=1e-6
+    )
+
+
+def test_openvino_leaves_a_batch_alone_that_is_fixed_in_the_file(tmp_path):
+    """There is nothing to cut, and the model goes on taking the two rows it was made for."""
+    import openvino
+    from openvino import opset8
+
+    given = opset8.parameter([2, 3], np.float32, name="input")
+    given.output(0).set_names({"input"})
+    result = opset8.relu(given)
+    result.output(0).set_names({"output"})
+    openvino.save_model(openvino.Model([result], [given], "fixed"), tmp_path / "model.xml")
+    model = OpenVinoBackend().load(tmp_path / "model.xml", {"batch": 1})
+    assert model.inputs[0].shape == (2, 3)
+    rows = np.array([[-1, 0, 1], [2, -3, 4]], np.float32)
+    np.testing.assert_array_equal(model.infer({"input": rows})["output"], np.maximum(rows, 0))
