@@ -37,7 +37,7 @@ class OpenVinoInt8(msgspec.Struct, frozen=True, kw_only=True):
     engine: ClassVar[str] = "openvino"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("openvino", "nncf", "onnx", "onnxruntime", "numpy")
     needs_network: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True

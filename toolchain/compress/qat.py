@@ -39,7 +39,7 @@ class Qat(msgspec.Struct, frozen=True, kw_only=True):
     name: ClassVar[str] = "int8-qat"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
-    revision: ClassVar[int] = 2
+    revision: ClassVar[int] = 3
     needs_network: ClassVar[bool] = True
     needs_data: ClassVar[bool] = True
 
