@@ -168,8 +168,10 @@ def _figures(before: Artifact, after: Artifact, pair: tuple[Origin, Origin] | No
         if (metric.name, metric.split) in newer:
             yield _metric(metric, newer[metric.name, metric.split])
     if pair:
+        metrics = before.manifest.value.metrics
         yield from _drop(
-            *(origin.target(artifact.manifest.sha256) for origin, artifact in zip(pair, (before, after), strict=True))
+            "rise" if metrics and metrics[0].goal == "min" else "drop",
+            *(origin.target(artifact.manifest.sha256) for origin, artifact in zip(pair, (before, after), strict=True)),
         )
     old, new = chosen_latency(before), chosen_latency(after)
     if old and new:
@@ -191,13 +193,13 @@ def _metric(old: Metric, new: Metric) -> Figure:
     )  # fmt: skip
 
 
-def _drop(old: ReportedTarget | None, new: ReportedTarget | None) -> Iterator[Figure]:
-    """How much each lost against its own float model on test data."""
+def _drop(name: str, old: ReportedTarget | None, new: ReportedTarget | None) -> Iterator[Figure]:
+    """How much each lost against its own float model on test data. name: what the metric does when it gets worse."""
     if old is None or new is None or old.drop is None or new.drop is None:
         return
     was, now = (old.drop.value, (old.drop.low, old.drop.high)), (new.drop.value, (new.drop.low, new.drop.high))
     yield Figure(
-        name="drop against float, test", unit="metric", before=was[0], after=now[0], before_interval=was[1], after_interval=now[1],
+        name=f"{name} against float, test", unit="metric", before=was[0], after=now[0], before_interval=was[1], after_interval=now[1],
         verdict=judge(was, now, is_more_better=False), note="each against its own float model",
     )  # fmt: skip
 

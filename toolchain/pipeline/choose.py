@@ -74,7 +74,8 @@ def _rejection(candidate: Candidate, rules: Rules, *, measured: bool) -> str:
             f"its outputs differ from the float model's: relative error {parity.relative:.2g}, agreement {parity.agreement:.4f}"
         )
     if candidate.checked.drop.value > rules.max_drop:
-        return f"{rules.metric} drops by {candidate.checked.drop.value:.4f} on validation data, more than {rules.max_drop:g}"
+        falls = "rises" if candidate.checked.metrics[0].goal == "min" else "drops"
+        return f"{rules.metric} {falls} by {candidate.checked.drop.value:.4f} on validation data, more than {rules.max_drop:g}"
     if rules.max_size_kb is not None and candidate.size_bytes > rules.max_size_kb * BYTES_PER_KB:
         return f"size is {candidate.size_bytes / BYTES_PER_KB:.1f} kB, the limit {rules.max_size_kb:g} kB"
     if not measured:

@@ -99,6 +99,7 @@ def _row(frame: Frame, x: Scale, y: float, row: Interval) -> list[str]:
 def drops(target: TargetResult, max_drop: float, name: str) -> Markup:
     """The chosen variant's drop on both splits beside the limit and what the test split cannot resolve (shaded)."""
     chosen = next(variant for variant in target.variants if variant.name == target.chosen)
+    worsening = wording.worsening(target.metrics)
     rows = [
         Interval(
             label=f"{split}, n = {drop.n:,}",
@@ -107,14 +108,14 @@ def drops(target: TargetResult, max_drop: float, name: str) -> Markup:
             low=drop.low,
             high=drop.high,
             css="s1" if split == "test" else "s4",
-            tip=(f"drop of {name} on {split} data", f"{wording.drop(drop)} ({wording.drop_interval(drop)})"),
+            tip=(f"{worsening} of {name} on {split} data", f"{wording.drop(drop)} ({wording.drop_interval(drop)})"),
         )
         for split, drop in (("validation", chosen.drop), ("test", target.drop))
     ]
     marks: list[Line] = [(0.0, "one", "as good as float"), (max_drop, "limit", "limit")]
     band = (-target.resolution, target.resolution) if target.resolution > 0 else None
     wide = HALF if target.slices else WIDE  # with slices it has a neighbour
-    return interval_rows(rows, f"drop of {name} for {target.target}", marks=marks, band=band, wide=wide)
+    return interval_rows(rows, f"{worsening} of {name} for {target.target}", marks=marks, band=band, wide=wide)
 
 
 def slice_columns(target: TargetResult) -> list[tuple[str, int, Markup]]:

@@ -43,20 +43,24 @@ def mark_key(target: TargetResult, variant: VariantResult) -> str:
     return f"{target.target}/{variant.name}"
 
 
-def tip(variant: VariantResult) -> str:
-    """Every figure of a variant, one line each; the first is its name."""
+def tip(variant: VariantResult, *, classifies: bool) -> str:
+    """Every figure of a variant, one line each; the first is its name. classifies: whether outputs can agree on a class."""
     return "\n".join(
-        [variant.name, *_quality(variant), *_speed(variant), *_cost(variant), f"{variant.verdict}: {variant.reason}"]
+        [variant.name, *_quality(variant, classifies), *_speed(variant), *_cost(variant), f"{variant.verdict}: {variant.reason}"]
     )
 
 
-def _quality(variant: VariantResult) -> list[str]:
+def _quality(variant: VariantResult, classifies: bool) -> list[str]:
     lines = [
         f"{each.name} {wording.quality(each.value)} ({wording.quality_interval(each)}, {each.split})" for each in variant.metrics
     ]
-    lines.append(f"drop {wording.drop(variant.drop)} ({wording.drop_interval(variant.drop)}, paired, n = {variant.drop.n:,})")
+    worsening = wording.worsening(variant.metrics)
+    lines.append(
+        f"{worsening} {wording.drop(variant.drop)} ({wording.drop_interval(variant.drop)}, paired, n = {variant.drop.n:,})"
+    )
     if variant.parity.relative >= 0:
-        lines.append(f"parity {variant.parity.relative:.3g}, {100 * variant.parity.agreement:.1f} % agree")
+        agreement = f", {100 * variant.parity.agreement:.1f} % agree" if classifies else ""
+        lines.append(f"parity {variant.parity.relative:.3g}{agreement}")
     return lines
 
 

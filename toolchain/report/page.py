@@ -21,7 +21,7 @@ def render_page(template: str, **context: Any) -> str:
     environment.filters.update({name: getattr(wording, name) for name in _FILTERS})
     environment.globals.update(
         glyph=marks.glyph, mark_key=marks.mark_key, series=marks.series, setting_text=search.setting_text, share=wording.share,
-        several=wording.several, tip=marks.tip, value_text=search.value_text,
+        several=wording.several, tip=marks.tip, value_text=search.value_text, worsening_of=wording.worsening,
     )  # fmt: skip
     style, script = (Markup(loader.get_source(environment, name)[0]) for name in ("page.css", "page.js"))
     return environment.get_template(template).render(style=style, script=script, **context)

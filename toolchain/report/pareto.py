@@ -60,7 +60,8 @@ def trade_off(target: TargetResult, across: str, limits: tuple[float | None, flo
         frame = Frame(width, 440 if width > NARROW else 380, left=52)
         x, y = _cost_scale(costs, frame), Scale(*bounds, *frame.y)
         parts = axes(frame, x, y, wording.latency_tick if across == "latency" else wording.size_tick, wording.plain_tick)
-        parts += _limits(frame, x, y, most if most in costs else None, least_metric)
+        named = f"limit of the {wording.worsening(points[0].variant.metrics)}"
+        parts += _limits(frame, x, y, most if most in costs else None, (least_metric, named))
         parts += _front(points, frame, x, y)
         parts += _marks(target, points, frame, (x, y), best)
         caption = "latency, median of one inference" if across == "latency" else "size of the model file"
@@ -111,8 +112,9 @@ def _cost_scale(costs: Sequence[float], frame: Frame) -> Scale:
     return Scale(0, max(costs) * 1.08, *frame.x)
 
 
-def _limits(frame: Frame, x: Scale, y: Scale, most: float | None, metric: float | None) -> list[str]:
-    """The recipe's limits, dashed and named."""
+def _limits(frame: Frame, x: Scale, y: Scale, most: float | None, of_metric: tuple[float | None, str]) -> list[str]:
+    """The recipe's limits, dashed and named. of_metric: the value with its name."""
+    metric, named = of_metric
     bottom, top = frame.y
     left, right = frame.x
     parts = []
@@ -121,7 +123,7 @@ def _limits(frame: Frame, x: Scale, y: Scale, most: float | None, metric: float 
     if metric is not None and y.low <= metric <= y.high:
         parts += [
             line(left, y(metric), right, y(metric), "limit"),
-            text(right, y(metric) + 15, "limit of the drop", "note", "end"),
+            text(right, y(metric) + 15, named, "note", "end"),
         ]
     return parts
 

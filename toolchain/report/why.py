@@ -54,7 +54,7 @@ def resolution(target: TargetResult, name: str) -> str:
     if chosen_variant(target) is baseline(target):
         return f"{found}. The chosen variant is the float model itself."
     seen = "above" if abs(target.drop.value) >= target.resolution else "below"
-    return f"{found}; the chosen variant's drop of {wording.drop(target.drop)} is {seen} that."
+    return f"{found}; the chosen variant's {wording.worsening(target.metrics)} of {wording.drop(target.drop)} is {seen} that."
 
 
 def cuts(target: TargetResult, recipe: Recipe) -> dict[str, list[str]]:
@@ -96,19 +96,24 @@ def _on_cuts(target: TargetResult, recipe: Recipe, section: TargetSection) -> li
     metric = recipe.metrics[0]
     words: Mapping[str, str] = {
         "outputs": "give outputs too unlike the float model's",
-        "metric": f"lose more than {metric.max_drop:g} {metric.name}",
+        "metric": f"raise {metric.name} by more than {metric.max_drop:g}"
+        if wording.worsening(target.metrics) == "rise"
+        else f"lose more than {metric.max_drop:g} {metric.name}",
         "latency": f"miss the latency limit of {section.max_latency_ms or 0:g} ms",
         "size": f"are larger than {section.max_size_kb or 0:g} kB",
     }
-    single = {"outputs": "gives", "metric": "loses", "latency": "misses", "size": "is"}
     found = []
     for limit, names in cuts(target, recipe).items():
         if limit not in words:
             found.append(f"{_names(names)} {'are' if len(names) > 1 else 'is'} out: {limit.rstrip('.')}.")
             continue
-        text = words[limit] if len(names) > 1 else f"{single[limit]} {words[limit].partition(' ')[2]}"
+        verb, _, rest = words[limit].partition(" ")
+        text = words[limit] if len(names) > 1 else f"{_SINGULAR[verb]} {rest}"
         found.append(f"{_names(names)} {text}.")
     return found
+
+
+_SINGULAR = {"give": "gives", "lose": "loses", "raise": "raises", "miss": "misses", "are": "is"}
 
 
 def _names(names: Sequence[str]) -> str:
@@ -121,8 +126,8 @@ def _on_quality(target: TargetResult, chosen: VariantResult, max_drop: float) ->
     start = baseline(target)
     if not chosen.metrics or start is None or not start.metrics or start is chosen:
         return ""
-    split, name = chosen.metrics[0].split, chosen.metrics[0].name
-    return f"On {split} data its {name} is {wording.drop_claim(chosen.drop)}; the recipe allows a drop of {max_drop:g}."
+    split, name, worsening = chosen.metrics[0].split, chosen.metrics[0].name, wording.worsening(chosen.metrics)
+    return f"On {split} data its {name} is {wording.drop_claim(chosen.drop)}; the recipe allows a {worsening} of {max_drop:g}."
 
 
 def _on_speed(target: TargetResult, chosen: VariantResult) -> str:

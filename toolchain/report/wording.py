@@ -1,6 +1,6 @@
 """How do numbers read to people: units, digits, intervals?"""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 
 from toolchain.pipeline.record import DropResult, LatencyResult, MetricResult
@@ -56,6 +56,11 @@ def quality(value: float) -> str:
 
 def quality_interval(metric: MetricResult) -> str:
     return f"{quality(metric.low)} – {quality(metric.high)}"
+
+
+def worsening(metrics: Sequence[MetricResult]) -> str:
+    """What the deciding metric does when it gets worse."""
+    return "rise" if metrics and metrics[0].goal == "min" else "drop"
 
 
 def drop(result: DropResult) -> str:
@@ -157,7 +162,8 @@ def _tick(value: float, units: tuple[tuple[int, str], ...], smallest: str) -> st
 
 
 def _signed(value: float) -> str:
-    return quality(value).replace("-", "\N{MINUS SIGN}")
+    shown = quality(value)
+    return shown.replace("-", "\N{MINUS SIGN}" if shown.strip("-0.") else "")
 
 
 def _difference(value: float) -> str:

@@ -1,5 +1,6 @@
 """Does every target get the right variant, and every other one an honest reason?"""
 
+import msgspec
 import pytest
 
 from toolchain.errors import LimitError
@@ -103,6 +104,14 @@ def test_no_variant_left_names_the_nearest() -> None:
     assert (choice.chosen, choice.nearest) == ("", VINO)
     assert "nearest is openvino-float32: accuracy drops by 0.0200" in choice.reason
     assert [item.verdict for item in choice.judgements] == ["rejected", "rejected"]
+
+
+def test_a_metric_where_less_is_better_rises() -> None:
+    worse = candidate(VINO, (2.0, 2.1), drop=0.02)
+    mae = msgspec.structs.replace(worse.checked.metrics[0], name="mae", goal="min")
+    worse = msgspec.structs.replace(worse, checked=msgspec.structs.replace(worse.checked, metrics=(mae,)))
+    choice = decide(candidate(FLOAT), worse, metric="mae")
+    assert choice.judgements[1].reason == "mae rises by 0.0200 on validation data, more than 0.01"
 
 
 def test_float_baseline_over_its_limit_leaves_the_rest() -> None:

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from tests.toolchain.report.sample import VARIANTS, metric, result, target, tuning, variant
-from toolchain.pipeline.record import BuildResult, SliceResult, TuningResult
+from toolchain.pipeline.record import BuildResult, MetricResult, SliceResult, TuningResult
+from toolchain.recipe import MetricSection
 from toolchain.report.write import render, write_report
 
 LIMIT = 1_000_000
@@ -36,6 +37,24 @@ def test_the_page_needs_nothing_but_itself() -> None:
     assert not [(tag, name) for tag, name, _ in page.attributes if name in ("src", "href", "action", "srcset")]
     assert not re.findall(r"url\(|@import|fetch\(|XMLHttpRequest", html)
     assert "default-src 'none'" in html
+
+
+def test_a_regression_is_told_in_its_own_words() -> None:
+    """Less is better, and there are no classes to agree on or to mix up."""
+
+    def turned(found: MetricResult) -> MetricResult:
+        return msgspec.structs.replace(found, name="rmse", goal="min")
+
+    variants = tuple(msgspec.structs.replace(each, metrics=tuple(map(turned, each.metrics))) for each in VARIANTS)
+    one = target(variants=variants)
+    one = msgspec.structs.replace(one, metrics=tuple(map(turned, one.metrics)), confusion=(), slices=())
+    data = msgspec.structs.replace(result().data, classes=(), class_counts={})
+    recipe = msgspec.structs.replace(result().recipe, metrics=(MetricSection(name="rmse"),))
+    html = render(result(data=data, recipe=recipe, targets=(one,)))
+    for shown in ("less is better", "limit of the rise", "Rise: paired", "rise against float, test"):
+        assert shown in html
+    for hidden in ("% agree", "limit of the drop", "drop against", "Where it errs", ">recall<"):
+        assert hidden not in html
 
 
 def test_a_full_report_stays_below_a_megabyte() -> None:

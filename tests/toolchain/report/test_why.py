@@ -2,7 +2,7 @@
 
 import msgspec
 
-from tests.toolchain.report.sample import FORMS, VARIANTS, recipe, result, target, variant
+from tests.toolchain.report.sample import FORMS, VARIANTS, metric, recipe, result, target, variant
 from toolchain.pipeline.record import DropResult, TargetResult, VariantResult
 from toolchain.report import why, wording
 from toolchain.report.reproduce import commands
@@ -74,7 +74,18 @@ def test_a_metric_where_less_is_better_is_compared_by_its_drop() -> None:
         msgspec.structs.replace(each, metrics=(msgspec.structs.replace(each.metrics[0], name="mae", goal="min"),))
         for each in (FLOAT, VARIANTS[12])
     )
-    assert "On validation data its mae is 0.0070 worse than the float model" in said(*turned)
+    text = said(*turned)
+    assert "On validation data its mae is 0.0070 worse than the float model" in text
+    assert "the recipe allows a rise of 0.01." in text
+
+
+def test_of_a_metric_where_less_is_better_nothing_is_said_to_be_lost() -> None:
+    mae = msgspec.structs.replace(metric(0.9889, "test", 360), name="mae", goal="min")
+    text = " ".join(
+        why.points(msgspec.structs.replace(of(FLOAT, VARIANTS[5], VARIANTS[12]), metrics=(mae,)), result().recipe, ())
+    )
+    assert "openvino-int8 raises accuracy by more than 0.01." in text  # the recipe of the sample still names accuracy
+    assert "lose" not in text
 
 
 def test_a_drop_is_claimed_only_outside_its_interval() -> None:
