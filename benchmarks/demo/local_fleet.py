@@ -140,6 +140,7 @@ class LocalFleet:
             "EDGEWRIGHT_TRACKING": f"sqlite:///{home / 'mlflow.db'}",
             "EDGEWRIGHT_FLEET_DEFAULTS_WINDOW_S": str(window_s),
             "EDGEWRIGHT_FLEET_DEFAULTS_PROBATION_S": str(probation_s),
+            "EDGEWRIGHT_FLEET_SCHEDULER_DRIFT_MS": str(1000 * window_s),  # no need to look before windows come
             **{f"EDGEWRIGHT_FLEET_{name}": str(port) for name, port in self._ports.items()},
         }
 
@@ -156,13 +157,16 @@ class LocalFleet:
 
     # the engineer's side
 
-    def run(self, *arguments: str, timeout_s: float = 180) -> str:
-        """One of the three commands to its end; its stdout. Raises StepFailedError with its last words."""
+    def run(self, *arguments: str, timeout_s: float = 180, env: Mapping[str, str] | None = None) -> str:
+        """One of the three commands to its end; its stdout. env: what differs from everybody's environment here.
+
+        Raises StepFailedError with its last words.
+        """
         done = subprocess.run(
             [command(arguments[0]), *arguments[1:]],
             capture_output=True,
             text=True,
-            env={**os.environ, **self._environment},
+            env={**os.environ, **self._environment, **(env or {})},
             timeout=timeout_s,
             check=False,
         )
