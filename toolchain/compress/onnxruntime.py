@@ -99,7 +99,9 @@ class FloatGraph(msgspec.Struct, frozen=True, kw_only=True):
 
         source, path = ground.model.folder / ground.model.value.variant.model_file, work / "prepared.onnx"
         keep: tuple[str, ...] = ()
-        quant_pre_process(str(source), str(path))
+        source, path, here = source.absolute(), path.absolute(), work.absolute()
+        with contextlib.chdir(here):  # where it cannot infer shapes it leaves the half-inferred model in the current folder
+            quant_pre_process(str(source), str(path))
         if smooth:
             from toolchain.compress.equalize import equalize
 

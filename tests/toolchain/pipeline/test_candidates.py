@@ -1,6 +1,7 @@
 """Which variants does a recipe lead to, and what happens where one cannot be made or loses too much?"""
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -8,8 +9,12 @@ from tests.toolchain.conftest import Project
 from toolchain.errors import StageError
 
 
-def test_a_scheme_a_model_cannot_take_is_left_out_aloud_once(make_project: Callable[[str], Project]) -> None:
+def test_a_scheme_a_model_cannot_take_is_left_out_aloud_once(
+    make_project: Callable[[str], Project], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Trees have no matrices to quantize and OpenVINO has no trees: the float model ships, and the report says what was tried."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
     project = make_project("sklearn_start")
     everything = ('compress.methods=["quantize"]', 'target.engines=["onnxruntime", "openvino"]')
     result = project.build(*everything)
@@ -20,6 +25,7 @@ def test_a_scheme_a_model_cannot_take_is_left_out_aloud_once(make_project: Calla
     again = project.build(*everything)
     assert not again.ran, "what cannot be made is known the next time"
     assert again.notes == result.notes
+    assert not list((tmp_path / "here").iterdir()), "nothing is left where the build was started"
 
 
 def test_a_scheme_the_recipe_names_must_be_made(make_project: Callable[[str], Project]) -> None:
