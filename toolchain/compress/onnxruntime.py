@@ -97,10 +97,9 @@ class FloatGraph(msgspec.Struct, frozen=True, kw_only=True):
     ) -> "FloatGraph":
         from onnxruntime.quantization.shape_inference import quant_pre_process
 
-        source, path = ground.model.folder / ground.model.value.variant.model_file, work / "prepared.onnx"
-        keep: tuple[str, ...] = ()
-        source, path, here = source.absolute(), path.absolute(), work.absolute()
-        with contextlib.chdir(here):  # where it cannot infer shapes it leaves the half-inferred model in the current folder
+        source = (ground.model.folder / ground.model.value.variant.model_file).absolute()
+        path, keep = work.absolute() / "prepared.onnx", tuple[str, ...]()
+        with contextlib.chdir(work):  # where it cannot infer shapes it leaves the half-inferred model in the current folder
             quant_pre_process(str(source), str(path))
         if smooth:
             from toolchain.compress.equalize import equalize
