@@ -156,17 +156,17 @@ class Candidates:
             network=self.network if form == BASE else None,
         )  # fmt: skip
         if reason := self._unfit(wanted, ground):
-            self._leave_out(wanted, name, reason)
+            self._leave_out(form, wanted, name, reason)
             return None
         attempt = self.runner.execute(stages.compress(wanted, ground, name))
         if attempt.value.variant is None:
-            self._leave_out(wanted, name, attempt.value.reason)
+            self._leave_out(form, wanted, name, attempt.value.reason)
             return None
         return self._check(attempt.part(attempt.value.variant, attempt.digest), model)
 
-    def _leave_out(self, wanted: Scheme, name: str, reason: str) -> None:
-        """Said aloud, here and in the report. Raises StageError where the recipe asks for this very scheme."""
-        if wanted in self.wanted.schemes:
+    def _leave_out(self, form: str, wanted: Scheme, name: str, reason: str) -> None:
+        """Said aloud, here and in the report. Raises StageError where the recipe asks for this very scheme of its own network."""
+        if wanted in self.wanted.schemes and form == BASE:
             raise StageError(f"compress.schemes: {name} cannot be made: {reason}")
         self._note(f"{name} is left out: {reason}")
 
