@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
 from toolchain.benchmark import profile, timing
+from toolchain.cli import main
 from toolchain.pipeline.build import Settings
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Silent
@@ -87,3 +89,26 @@ def fork(trained: tuple[Project, BuildResult], tmp_path: Path) -> Project:
     project.build("train.epochs=12")
     shutil.rmtree(project.out)
     return project
+
+
+class Ended(NamedTuple):
+    """A command that ran in this process, as the shell would see it."""
+
+    status: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Ended]
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str]) -> Run:
+    def call(*arguments: object) -> Ended:
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            main([str(argument) for argument in arguments])
+        shown = capsys.readouterr()
+        return Ended(int(ended.value.code or 0), shown.out, shown.err)
+
+    return call

@@ -10,12 +10,11 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from tests.toolchain.cli.conftest import Run
+from tests.toolchain.conftest import Run
 from toolchain.benchmark import loadgen
 from toolchain.benchmark.remote import parcel
 from toolchain.package.read import Artifact
 
-pytest_plugins = ["tests.toolchain.cli.conftest"]
 PATH = "/usr/bin:/bin"
 
 

@@ -6,8 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toolchain.cli.conftest import Run
-from tests.toolchain.conftest import Project
+from tests.toolchain.conftest import Project, Run
 from tests.toolchain.package.conftest import make_artifact
 from toolchain.pipeline.record import BuildResult
 

@@ -12,11 +12,10 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.toolchain.conftest import Project
+from tests.toolchain.conftest import Project, Run
 
 Provoke = Callable[[Project], tuple[str, ...] | None]
 
@@ -142,7 +141,7 @@ FAILURES: list[tuple[str, str, Provoke, int, str]] = [
 
 @pytest.mark.parametrize(("model", "provoke", "status", "text"), [row[1:] for row in FAILURES], ids=[row[0] for row in FAILURES])
 def test_failure_is_one_line_and_a_status(
-    run: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, provoke: Provoke, status: int, text: str
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str, provoke: Provoke, status: int, text: str
 ) -> None:
     monkeypatch.setenv("EDGEWRIGHT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)

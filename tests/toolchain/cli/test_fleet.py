@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toolchain.cli.conftest import Run
+from tests.toolchain.conftest import Run
 from tests.toolchain.package.conftest import make_artifact
 
 NOWHERE = "http://127.0.0.1:9"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.toolchain.cli.conftest import Run
+from tests.toolchain.conftest import Run
 from toolchain import doctor
 from toolchain.config import SETTINGS
 from toolchain.pipeline.cache import StageCache
