@@ -33,6 +33,8 @@ SMOOTH_OPERATORS = (
 """What computes, and what passes 8 bits on as they are. Sums, products and normalisations stay in float."""
 DENSE = ("Gemm", "MatMul")
 """Operators whose int8 kernels can write float, so that one scale need not hold for all their outputs."""
+WEIGHTED = ("Conv", "ConvTranspose", *DENSE)
+"""Operators that compute with weights."""
 
 Estimator = Literal["minmax", "percentile", "entropy"]
 
@@ -51,7 +53,7 @@ class OnnxRuntimeInt8(msgspec.Struct, frozen=True, kw_only=True):
     engine: ClassVar[str] = "onnxruntime"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
-    revision: ClassVar[int] = 3
+    revision: ClassVar[int] = 4
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "numpy")
     needs_network: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True
@@ -99,13 +101,14 @@ class FloatGraph(msgspec.Struct, frozen=True, kw_only=True):
 
         source = (ground.model.folder / ground.model.value.variant.model_file).absolute()
         path, keep = work.absolute() / "prepared.onnx", tuple[str, ...]()
+        is_plain = _is_plain(source)
         with contextlib.chdir(work):  # where it cannot infer shapes it leaves the half-inferred model in the current folder
-            quant_pre_process(str(source), str(path))
+            quant_pre_process(str(source), str(path), skip_symbolic_shape=not is_plain)
         if smooth:
             from toolchain.compress.equalize import equalize
 
             keep = equalize(path, path, lambda: batches(rows, ground))
-            quant_pre_process(str(path), str(path), skip_optimization=True)
+            quant_pre_process(str(path), str(path), skip_optimization=True, skip_symbolic_shape=not is_plain)
         ranges = _ranges(path, work / "augmented.onnx", batches(rows, ground), estimator)
         return cls(path=path, ranges=ranges, weight_bits=ground.weight_bits, smooth=smooth, keep=keep)
 
@@ -115,8 +118,7 @@ class FloatGraph(msgspec.Struct, frozen=True, kw_only=True):
 
         model = onnx.load(self.path)
         constants = {item.name for item in model.graph.initializer}
-        computing = ("Conv", "ConvTranspose", *DENSE)
-        return [node.name for node in model.graph.node if node.op_type in computing and node.input[1] in constants]
+        return [node.name for node in model.graph.node if node.op_type in WEIGHTED and node.input[1] in constants]
 
     def quantize(self, target: Path, restored: Sequence[str] = ()) -> None:
         """restored: layers that stay float beside `keep`."""
@@ -163,6 +165,19 @@ def describe(ground: Ground, name: str, scheme: str, work: Path, precision: Prec
         files=(MODEL_FILE,), size_bytes=(work / MODEL_FILE).stat().st_size, inputs=source.variant.inputs,
         outputs=source.variant.outputs,
     )  # fmt: skip
+
+
+def _is_plain(model: Path) -> bool:
+    """Whether all its operators are ONNX's own: at a scaler or a forest of `ai.onnx.ml` symbolic shape inference gives up.
+
+    Raises StageError where there is nothing to quantize.
+    """
+    import onnx
+
+    nodes = onnx.load(model, load_external_data=False).graph.node
+    if not any(node.op_type in WEIGHTED for node in nodes):
+        raise StageError(f"it has no {', '.join(WEIGHTED[:-1])} or {WEIGHTED[-1]} to quantize")
+    return all(node.domain in {"", "ai.onnx"} for node in nodes)
 
 
 def _ranges(model: Path, scratch: Path, reader: "Iterator[dict[str, np.ndarray]]", estimator: Estimator) -> Any:

@@ -34,7 +34,7 @@ class OnnxRuntimeRestored(msgspec.Struct, frozen=True, kw_only=True):
     engine: ClassVar[str] = "onnxruntime"
     precision: ClassVar[Precision] = "int8"
     method: ClassVar[Method | None] = "quantize"
-    revision: ClassVar[int] = 1
+    revision: ClassVar[int] = 2
     tools: ClassVar[tuple[str, ...]] = ("onnxruntime", "onnx", "numpy")
     needs_network: ClassVar[bool] = False
     needs_data: ClassVar[bool] = True

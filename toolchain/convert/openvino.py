@@ -27,7 +27,10 @@ def read(path: Path) -> Any:
     try:
         return openvino.convert_model(str(path))
     except Exception as error:
-        raise NetworkError(f"OpenVINO cannot convert the model: {str(error).strip().splitlines()[0]}") from error
+        lines = str(error).strip().splitlines()
+        # The first line names a place in OpenVINO's source; the operators that it lacks come further below.
+        named = next((line.lstrip("- ") for line in lines if "No conversion rule" in line), lines[0])
+        raise NetworkError(f"OpenVINO cannot convert the model: {named}") from error
 
 
 def write(model: Any, source: FloatModel, work: Path, *, name: str, scheme: str, precision: Precision, hint: str) -> Variant:

@@ -23,7 +23,11 @@ def onnx_file(model: ModelSection, folder: Path) -> Path:
 
 
 def take(path: Path, data: Stored[SteeringData], work: Path) -> Variant:
-    """Check the file against the data and take it over. Raises NetworkError naming the first difference."""
+    """Check the file against the data and take it over. Raises NetworkError naming the first difference.
+
+    The first output decides. Where it is the bare class, as scikit-learn exports it, the scores beside it come first instead: they
+    give the same class, and a confidence that devices can watch.
+    """
     import onnx
 
     try:
@@ -31,11 +35,14 @@ def take(path: Path, data: Stored[SteeringData], work: Path) -> Variant:
         onnx.checker.check_model(model)
     except Exception as error:
         raise NetworkError(f"{KEY}: {path.name} is not a valid ONNX model: {str(error).strip().splitlines()[0]}") from error
+    outputs = [_spec(value, onnx) for value in model.graph.output]
+    first = _scores(outputs, len(data.value.classes))
+    for each in (outputs, model.graph.output):
+        each.insert(0, each.pop(first))
     onnx.save(model, work / MODEL_FILE)
     strip_metadata(work / MODEL_FILE)
     initializers = {tensor.name for tensor in model.graph.initializer}
     inputs = [_spec(value, onnx) for value in model.graph.input if value.name not in initializers]
-    outputs = tuple(_spec(value, onnx) for value in model.graph.output)
     return Variant(
         name=VARIANT, scheme=FLOAT, engine="onnxruntime", precision="float32", model_file=MODEL_FILE, files=(MODEL_FILE,),
         size_bytes=(work / MODEL_FILE).stat().st_size, inputs=_matched(inputs, data.value.inputs, path.name),
@@ -70,12 +77,27 @@ def _matched(found: list[TensorSpec], given: tuple[TensorSpec, ...], name: str) 
     return tuple(described)
 
 
+def _scores(outputs: list[TensorSpec], classes: int) -> int:
+    """Index of the output with the scores: the first one, unless that holds one whole number an example and another one fits."""
+    if not classes or not outputs[0].datatype.startswith("INT") or len(outputs[0].shape) != 1:
+        return 0
+    fitting = (index for index, spec in enumerate(outputs) if spec.datatype.startswith("FP") and spec.shape[1:] == (classes,))
+    return next(fitting, 0)
+
+
 def _labelled(spec: TensorSpec, index: int, classes: tuple[str, ...]) -> TensorSpec:
     fits = index == 0 and len(spec.shape) == 2 and spec.shape[-1] == len(classes)
     return TensorSpec(name=spec.name, datatype=spec.datatype, shape=spec.shape, labels=classes if fits else ())
 
 
 def _spec(value: Any, onnx: Any) -> TensorSpec:
+    kind = value.type.WhichOneof("value")
+    if kind != "tensor_type":
+        what = kind.removesuffix("_type") if kind else "nothing known"
+        raise NetworkError(
+            f"{value.name!r} is a {what}, not a tensor; skl2onnx exports a classifier's probabilities as one by "
+            "options={'zipmap': False}"
+        )
     tensor = value.type.tensor_type
     names: dict[int, Datatype] = {
         onnx.TensorProto.FLOAT: "FP32", onnx.TensorProto.FLOAT16: "FP16", onnx.TensorProto.DOUBLE: "FP64",

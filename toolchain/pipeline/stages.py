@@ -89,7 +89,7 @@ def from_onnx(path: Path, data: Stored[SteeringData]) -> Stage[FloatModel]:
         return FloatModel(variant=variant, reference=names, parameters=cost.parameters, macs=cost.macs)
 
     return Stage(
-        name="take onnx", revision=2, kind=FloatModel, make=make, tools=("onnx", "onnxruntime"),
+        name="take onnx", revision=3, kind=FloatModel, make=make, tools=("onnx", "onnxruntime"),
         inputs={path.name: sha256_file(path), "validation data": data.digest}, summary=lambda model: _size(model.variant),
     )  # fmt: skip
 
