@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from benchmarks.demo.local_fleet import CHECKOUT, LocalFleet, roll_out_at_once, wait_for
+from benchmarks.demo.local_fleet import CHECKOUT, LocalFleet, roll_out_at_once, serving_version, wait_for
 from benchmarks.demo.traffic import DigitsClient
 from tests.e2e.steps import wait_for_state
 from tests.models.sounds import toy_car
@@ -127,6 +127,10 @@ class Bench:
         with self.fleet.client() as client:
             return next((dict(found) for found in client.drift(DEVICE)["models"] if found["model"] == start.model), None)
 
+    def serves(self, start: Start, version: str) -> bool:
+        with self.fleet.client() as client:
+            return serving_version(client.device(DEVICE), start.model) == version
+
     def rows_seen(self, start: Start) -> int:
         with self.fleet.client() as client:
             return sum(window["rows"] for window in client.windows(DEVICE, model=start.model))
@@ -214,11 +218,10 @@ def test_a_gate_stops_a_forest_whose_class_mix_has_changed(bench: Bench) -> None
     """1.0.1 is the same forest; what it sees after the update is all of one kind, so the gate cannot let it pass."""
     rows, labels = bench.splits(FOREST)["validation"]
     bench.infer(FOREST, rows)
-    seen = bench.rows_seen(FOREST)
     wait_for("the windows before the update", lambda: bench.rows_seen(FOREST) >= len(rows), 20)
     bench.build(FOREST, "1.0.1")
     rollout = bench.roll_out(FOREST, "1.0.1", stages=[{"percent": 100, "soak_s": 60}], gates={"min_rows": 20})
-    wait_for("1.0.1 serves", lambda: bench.rows_seen(FOREST) > seen or bench.infer(FOREST, rows[labels == 2]).size, 20)
+    wait_for("1.0.1 serves", lambda: bench.serves(FOREST, "1.0.1"), 30)
 
     def stopped() -> dict[str, Any] | None:
         bench.infer(FOREST, rows[labels == 2])
