@@ -88,11 +88,15 @@ class TrainSection(Section, frozen=True):
 
 
 class MetricSection(Section, frozen=True):
-    """name: a built-in metric or "FILE:callable"; goal: needed for a callable; max_drop: absolute, against the float model."""
+    """name: a built-in metric or "FILE:callable"; goal: needed for a callable; max_drop: absolute, against the float model.
+
+    limit: what the metric must at least (goal "min": at most) be on validation data for anything to ship; the first metric's counts.
+    """
 
     name: str = "accuracy"
     goal: Literal["max", "min"] | None = None
     max_drop: NotNegative = 0.01
+    limit: float | None = None
 
 
 class CompressSection(Section, frozen=True):

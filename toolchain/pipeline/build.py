@@ -210,6 +210,7 @@ class Build:
         judged = [self._candidate(name, profile, made[name], latencies) for name in names]
         rules = Rules(
             target=target.profile, metric=self.metrics[0].name, max_drop=self.metrics[0].max_drop,
+            metric_limit=self.recipe.metrics[0].limit,
             max_latency_ms=target.max_latency_ms, max_size_kb=target.max_size_kb,
             allow_unmeasured=self.settings.allow_unmeasured,
         )  # fmt: skip

@@ -33,6 +33,7 @@ class Rules(msgspec.Struct, frozen=True, kw_only=True):
     metric: str
     max_drop: float
     max_latency_ms: float | None
+    metric_limit: float | None = None
     max_size_kb: float | None = None
     allow_unmeasured: bool = False
 
@@ -76,6 +77,9 @@ def _rejection(candidate: Candidate, rules: Rules, *, measured: bool) -> str:
     if candidate.checked.drop.value > rules.max_drop:
         falls = "rises" if candidate.checked.metrics[0].goal == "min" else "drops"
         return f"{rules.metric} {falls} by {candidate.checked.drop.value:.4f} on validation data, more than {rules.max_drop:g}"
+    metric = candidate.checked.metrics[0]
+    if rules.metric_limit is not None and (metric.value - rules.metric_limit) * (1 if metric.goal == "max" else -1) < 0:
+        return f"{rules.metric} is {metric.value:.4f} on validation data, the limit {rules.metric_limit:g}"
     if rules.max_size_kb is not None and candidate.size_bytes > rules.max_size_kb * BYTES_PER_KB:
         return f"size is {candidate.size_bytes / BYTES_PER_KB:.1f} kB, the limit {rules.max_size_kb:g} kB"
     if not measured:

@@ -67,7 +67,9 @@ class Stage(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
         versions = {f"{VERSION}{tool}": tool_version(tool) for tool in ("edgewright", *self.tools)}
         config = {f"config {name}": msgspec.to_builtins(value) for name, value in self.config.items()}
         inputs = {f"input {name}": digest for name, digest in self.inputs.items()}
-        fixed = {"stage": self.name, "revision": self.revision, "target": self.target, "seed": self.seed}
+        fixed = {
+            "stage": self.name, "revision": self.revision, "target": self.target, "seed": self.seed, "form": form_of(self.kind),  # type: ignore[arg-type]  # a class is hashable
+        }  # fmt: skip
         # Through JSON and back, so that they compare equal with those of a record.
         plain: dict[str, Any] = msgspec.json.decode(msgspec.json.encode(fixed | config | inputs | versions))
         return plain
@@ -169,6 +171,21 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
 def digest_of(value: Any) -> str:
     """sha256 of plain data, the same for equal data whatever the order of its keys."""
     return hashlib.sha256(msgspec.json.encode(value, order="deterministic")).hexdigest()
+
+
+@functools.cache
+def form_of(kind: type[Any]) -> str:
+    """Digest of a product's fields and their types: a result in another form is another result, though an old one might decode."""
+    return digest_of(_undescribed(msgspec.json.schema(kind)))
+
+
+def _undescribed(schema: Any) -> Any:
+    """Without the docstrings, which change no result."""
+    if isinstance(schema, dict):
+        return {
+            name: _undescribed(part) for name, part in schema.items() if not (name == "description" and isinstance(part, str))
+        }
+    return [_undescribed(part) for part in schema] if isinstance(schema, list) else schema
 
 
 @functools.cache

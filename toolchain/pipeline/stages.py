@@ -257,7 +257,7 @@ def choose_variant(candidates: Sequence[Candidate], baseline: str, rules: Rules,
     config: dict[str, Any] = msgspec.to_builtins(rules)
     judged = {item.name: digest_of(msgspec.to_builtins(item)) for item in candidates}
     return Stage(
-        name=f"choose {rules.target}", revision=2, kind=Choice, make=make, target=rules.target, inputs=judged,
+        name=f"choose {rules.target}", revision=3, kind=Choice, make=make, target=rules.target, inputs=judged,
         config={**config, "order": [item.name for item in candidates], "baseline": baseline, "measured": measured},
         summary=lambda choice: f"{choice.chosen}: {choice.reason}".removeprefix(": "),
     )  # fmt: skip

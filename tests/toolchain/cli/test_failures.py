@@ -119,6 +119,7 @@ FAILURES: list[tuple[str, str, Provoke, int, str]] = [
     ("columns that differ", WINE, returned("split['test'] = (split['test'][0][:, 1:], split['test'][1])"), 4, "split 'test'"),
     ("a file that is no ONNX", WINE, overwritten("wine.onnx", b"nothing"), 4, "wine.onnx is not a valid ONNX model"),
     ("a latency limit below the floor", WINE, setting("target.max_latency_ms=0.000001"), 3, "nearest is"),
+    ("a metric beyond reach", WINE, setting("metric.limit=1.01"), 3, "the limit 1.01"),
     ("a size limit below the floor", WINE, setting("target.max_size_kb=0.001"), 3, "no variant meets max_size_kb = 0.001; nearest is"),
     ("a limit that cannot be checked here", WINE, setting("target.profile=generic-arm64"), 3, "--allow-unmeasured"),
     ("evidence of nothing", WINE, evidence_of_nothing, 6, "evidence.json: "),

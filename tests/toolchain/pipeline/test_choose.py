@@ -84,6 +84,14 @@ def test_size_limit_below_at_above(size_bytes: int, passes: bool) -> None:
         assert "no variant meets max_size_kb = 1; nearest is onnxruntime-float32 with 1.0 kB" in choice.reason
 
 
+@pytest.mark.parametrize(("limit", "passes"), [(0.89, True), (0.9, True), (0.91, False)])
+def test_the_metric_s_own_limit_below_at_above(limit: float, passes: bool) -> None:
+    choice = decide(candidate(FLOAT), metric_limit=limit)
+    assert choice.chosen == (FLOAT if passes else "")
+    if not passes:
+        assert "accuracy is 0.9000 on validation data, the limit 0.91" in choice.reason
+
+
 def test_every_variant_gets_a_verdict_and_a_reason() -> None:
     choice = decide(
         candidate(FLOAT), candidate(VINO, (0.5, 0.6)), candidate(INT8, None, unlike="int8 was measured with avx512_vnni")

@@ -20,6 +20,13 @@ class Product(msgspec.Struct, frozen=True):
     text: str
 
 
+class Longer(msgspec.Struct, frozen=True):
+    """What `Product` became in a later version: its old results would decode, and lack what the new field says."""
+
+    text: str
+    more: str = ""
+
+
 class Counter:
     """Makes stages and counts how often their work is really done."""
 
@@ -50,6 +57,13 @@ def test_a_known_key_is_not_run_again(tmp_path: Path, counter: Counter) -> None:
     assert counter.runs == 1
     assert second == first
     assert (second.folder / "file.txt").read_text() == "contents"
+
+
+def test_a_result_in_another_form_is_made_again(tmp_path: Path, counter: Counter) -> None:
+    runner(tmp_path).execute(counter.stage())
+    runner(tmp_path).execute(counter.stage(kind=Longer))
+    assert counter.runs == 2
+    assert stage_module.form_of(Product) != stage_module.form_of(Longer)
 
 
 @pytest.mark.parametrize(
