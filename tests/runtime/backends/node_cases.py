@@ -69,7 +69,7 @@ def _same(answer: Any, wanted: Any) -> bool:
         return bool((answer.astype(str) == wanted.astype(str)).all())
     if answer.dtype != wanted.dtype:
         return False
-    if wanted.dtype.kind != "c":
-        answer, wanted = answer.astype(np.float64), wanted.astype(np.float64)
-    with np.errstate(all="ignore"):
+    with np.errstate(all="ignore"):  # NaN and infinity are right answers here
+        if wanted.dtype.kind != "c":
+            answer, wanted = answer.astype(np.float64), wanted.astype(np.float64)
         return np.allclose(answer, wanted, rtol=1e-3, atol=1e-7, equal_nan=True)

@@ -59,7 +59,8 @@ def perturbed(engine: str) -> Run:
         changed = np.array(first)
         if changed.size:
             value = changed.flat[0]
-            changed.flat[0] = not value if changed.dtype.kind == "b" else value + np.asarray(64, changed.dtype)
+            with np.errstate(all="ignore"):
+                changed.flat[0] = not value if changed.dtype.kind == "b" else value + np.asarray(64, changed.dtype)
         return [changed, *others]
 
     return run
