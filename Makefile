@@ -9,6 +9,8 @@ BIN     := $(VENV)/bin
 UV      := $(BIN)/uv
 STAMP   := $(VENV)/.installed
 PYTEST  := $(BIN)/python -m pytest
+# Files beside one another on as many cores as there are; the end-to-end tests have the machine to themselves.
+BESIDE  := --ignore tests/e2e -n auto --maxprocesses 4 --dist loadfile
 
 # Where the environment forbids bytecode, every start of a command would compile its libraries anew: seconds, not milliseconds.
 export PYTHONDONTWRITEBYTECODE :=
@@ -42,11 +44,13 @@ demo: $(STAMP)   ## the whole way through, told as a story; KEEP=1 leaves it run
 
 test: lint       ## the everyday suite: end-to-end and browser tests included
 	@sh requirements/system.sh mosquitto chromium
-	$(PYTEST) -m "not slow and not gpu"
+	$(PYTEST) -m "not slow and not gpu" $(BESIDE)
+	$(PYTEST) -m "not slow and not gpu" tests/e2e
 
 test-all: lint   ## everything, the long ones too
 	@sh requirements/system.sh mosquitto chromium
-	$(PYTEST)
+	$(PYTEST) $(BESIDE)
+	$(PYTEST) tests/e2e
 
 lint: $(STAMP)   ## format, lint and types
 	$(BIN)/ruff format --check .

@@ -179,7 +179,9 @@ def test_a_build_killed_in_its_search_goes_on_where_it_was(tune_project: Project
     result = tune_project.build(*QUICK)
     found = tuning(result)
     assert any("the search goes on: 2 of at most 4" in note or "goes on: 3 of at most 4" in note for note in tune_project.notes)
-    assert [trial.number for trial in found.trials] == [0, 1, 2, 3]
+    numbers = [trial.number for trial in found.trials]
+    assert numbers[:2] == [0, 1], "what had finished is kept; the one that was running may have a number more"
+    assert len(numbers) == len(set(numbers)) == 4
     settings = [tuple(trial.settings.items()) for trial in found.trials if trial.same_as is None]
     assert len(set(settings)) == len(settings)
 
