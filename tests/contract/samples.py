@@ -57,7 +57,9 @@ MANIFEST = a.Manifest(
     model_file="model.onnx",
     rollback_floor="0.9.0",
     consent=a.Consent(personal_data=False, raw_samples=True),
-    lineage=a.Lineage(recipe=DIGESTS[3], data=DIGESTS[4], code=DIGESTS[5], lock=DIGESTS[6], seeds=(7,), conditions=("2 threads",)),
+    lineage=a.Lineage(
+        recipe=DIGESTS[3], data=DIGESTS[4], code=DIGESTS[5], lock=DIGESTS[6], seeds=(7,), conditions=("2 threads",)
+    ),
     licence="Apache-2.0",
 )
 
