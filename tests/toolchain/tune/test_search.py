@@ -171,6 +171,7 @@ def read_until(process: "subprocess.Popen[str]", word: str, count: int = 1) -> s
     return seen
 
 
+@pytest.mark.slow
 def test_a_build_killed_in_its_search_goes_on_where_it_was(tune_project: Project) -> None:
     process = build_command(tune_project)
     read_until(process, "note: trial ", 2)
