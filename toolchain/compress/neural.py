@@ -5,9 +5,6 @@ as QDQ for ONNX Runtime. A rung late in the ladder: another tool's choices of wh
 """
 
 import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -19,6 +16,7 @@ from toolchain.compress.calibration import batches, draw
 from toolchain.errors import BuildError, StageError
 from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.progress import Progress
+from toolchain.quiet import silenced
 from toolchain.recipe import Method
 
 if TYPE_CHECKING:  # torch takes seconds to import; only a stage that runs pays them
@@ -86,16 +84,11 @@ def _quantize(ground: Ground, network: "nn.Module") -> "nn.Module":
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """neural-compressor tells each step in its log and torch warns about its own internals; what fails comes as an exception."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with silenced():
             yield
     except BuildError:
         raise
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         raise StageError(f"neural-compressor cannot quantize the network: {type(error).__name__}: {first}") from error
-    finally:
-        logging.disable(disabled)

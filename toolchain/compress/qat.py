@@ -5,9 +5,6 @@ at a low rate, and what comes out is ONNX with explicit integers, which ONNX Run
 """
 
 import contextlib
-import io
-import logging
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -20,6 +17,7 @@ from toolchain.errors import BuildError, NetworkError
 from toolchain.pipeline.products import Precision, Variant
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.stage import Stored
+from toolchain.quiet import silenced
 from toolchain.recipe import Method, TrainSection
 
 if TYPE_CHECKING:  # torch takes seconds to import; only a stage that runs pays them
@@ -145,16 +143,11 @@ def _modes() -> Any:
 @contextlib.contextmanager
 def _working(what: str) -> Iterator[None]:
     """torchao warns about its own internals; what it cannot do comes as one of many kinds of exceptions."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with silenced():
             yield
     except BuildError:
         raise
     except Exception as error:
         first = next(iter(str(error).strip().splitlines()), "")
         raise NetworkError(f"the network cannot be {what} by torchao ({type(error).__name__}: {first})") from error
-    finally:
-        logging.disable(disabled)

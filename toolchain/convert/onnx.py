@@ -2,8 +2,6 @@
 
 import contextlib
 import io
-import logging
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ from toolchain.data.arrays import read_split
 from toolchain.errors import BuildError, NetworkError
 from toolchain.pipeline.products import BASE, FLOAT, SteeringData, Variant
 from toolchain.pipeline.stage import Stored
+from toolchain.quiet import silenced
 
 if TYPE_CHECKING:
     import numpy as np
@@ -110,11 +109,5 @@ def _export(
 @contextlib.contextmanager
 def _quiet() -> Any:
     """The exporter warns about its own internals and prints graphs; what concerns the engineer comes as an exception."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.CRITICAL)
-    try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)
+    with silenced(), contextlib.redirect_stderr(io.StringIO()):
+        yield
