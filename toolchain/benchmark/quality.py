@@ -12,11 +12,12 @@ from toolchain.benchmark.scores import accuracy, confusion, correct, predicted, 
 from toolchain.data.arrays import read_split
 from toolchain.errors import StageError
 from toolchain.pipeline.products import CheckedModel, FloatModel, HeldOutData, SteeringData, TestedModel, Variant
+from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import DropResult, MetricResult, ParityResult, SliceResult
 from toolchain.pipeline.stage import Stored
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 FLOAT_TOLERANCE = 1e-3
 """Largest relative error of a float variant. Float32 engines agree within some 1e-6; bf16 sneaking in shows as 1.5e-3."""
@@ -45,12 +46,13 @@ def check(
     return CheckedModel(metrics=results, drop=paired_drop(metrics[0], start, outputs[0], targets), parity=parity)
 
 
-def test(
+def test(  # noqa: PLR0917 - exactly what the figures may depend on, and whom to tell
     variant: Stored[Variant],
     base: Stored[Variant],
     data: Stored[HeldOutData],
     classes: tuple[str, ...],
     metrics: "Sequence[Metric]",
+    progress: Progress,
 ) -> TestedModel:
     """The figures of the report. The one place where the test split is read."""
     arrays, targets = read_split(data.folder, data.value.test)
@@ -59,12 +61,13 @@ def test(
     results = tuple(metric.judge(outputs[0], targets, "test") for metric in metrics)
     drop = paired_drop(metrics[0], start[0], outputs[0], targets)
     columns = {column.name: np.load(data.folder / column.file, allow_pickle=False) for column in data.value.slices}
+    by_column = column_slices(columns, metrics[0], outputs[0], targets, progress.note)
     return TestedModel(
         metrics=results,
         confusion=confusion(outputs[0], targets, len(classes)) if classes else (),
         drop=drop,
         resolution=resolution(results[0], drop, discordant(metrics[0], start[0], outputs[0], targets)),
-        slices=(*class_slices(classes, outputs[0], targets), *column_slices(columns, metrics[0], outputs[0], targets)),
+        slices=(*class_slices(classes, outputs[0], targets), *by_column),
     )
 
 
@@ -134,11 +137,15 @@ def class_slices(classes: tuple[str, ...], outputs: np.ndarray, targets: np.ndar
 
 
 def column_slices(
-    columns: "Mapping[str, np.ndarray]", metric: Metric, outputs: np.ndarray, targets: np.ndarray
+    columns: "Mapping[str, np.ndarray]",
+    metric: Metric,
+    outputs: np.ndarray,
+    targets: np.ndarray,
+    note: "Callable[[str], None]",
 ) -> tuple[SliceResult, ...]:
     """The deciding metric for each value of each column, of at most SLICES values a column: those with most examples.
 
-    A value for which the metric gives no number (the area under the curve of one class alone) has no slice.
+    A value for which the metric gives no number (the area under the curve of one class alone) has no slice; `note` is told.
     """
     found = []
     for column, values in columns.items():
@@ -148,7 +155,8 @@ def column_slices(
             rows = values.astype(str) == name
             try:
                 result = metric.judge(outputs[rows], targets[rows], "test")
-            except (StageError, ValueError, ArithmeticError):
+            except (StageError, ValueError, ArithmeticError) as error:
+                note(f"slice {column} = {name} is left out: {error}")
                 continue
             found.append(SliceResult(column=column, value=str(name), metric=result))
     return tuple(found)

@@ -8,8 +8,6 @@ with the other variants. A search by the clock in here would make another networ
 
 import contextlib
 import copy
-import io
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -22,6 +20,7 @@ from toolchain.errors import NetworkError
 from toolchain.pipeline.products import FloatModel, SteeringData
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.stage import Stored
+from toolchain.quiet import silenced
 
 if TYPE_CHECKING:  # torch takes seconds to import; only a stage that runs pays them
     import torch
@@ -170,8 +169,7 @@ def _shapes(network: "nn.Module", examples: "Examples") -> list[tuple[int, ...]]
 def _tracing() -> Iterator[None]:
     """torch-pruning prints and warns about what it wraps; what it cannot do comes as one of many kinds of exceptions."""
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
-            warnings.simplefilter("ignore")
+        with silenced():
             yield
     except NetworkError:
         raise

@@ -274,7 +274,7 @@ def test(  # noqa: PLR0917 - exactly what the figures may depend on
     def make(work: Path, progress: Progress) -> TestedModel:
         from toolchain.benchmark.quality import test as test_quality
 
-        return test_quality(variant, base, data, classes, metrics)
+        return test_quality(variant, base, data, classes, metrics, progress)
 
     def summary(tested: TestedModel) -> str:
         first = tested.metrics[0]

@@ -117,20 +117,22 @@ def test_each_class_with_examples_has_its_recall() -> None:
 def test_a_column_s_values_are_judged_by_the_deciding_metric() -> None:
     right = np.array([True] * 30 + [False] * 10)
     columns = {"camera": np.array(["left"] * 20 + ["right"] * 20)}
-    left, other = column_slices(columns, metric(), answers(right), np.ones(40, dtype=np.int64))
+    left, other = column_slices(columns, metric(), answers(right), np.ones(40, dtype=np.int64), [].append)
     assert (left.column, left.value, left.metric.value) == ("camera", "left", 1.0)
     assert (other.value, other.metric.value, other.metric.n) == ("right", 0.5, 20)
 
 
-def test_a_value_the_metric_says_nothing_about_has_no_slice() -> None:
+def test_a_value_the_metric_says_nothing_about_has_no_slice_and_that_is_said() -> None:
     labels = np.array([1] * 20 + [0, 1] * 10)
     columns = {"site": np.array(["a"] * 20 + ["b"] * 20)}
-    (found,) = column_slices(columns, metric("roc_auc"), labels[:, None].astype(float), labels)
+    said: list[str] = []
+    (found,) = column_slices(columns, metric("roc_auc"), labels[:, None].astype(float), labels, said.append)
+    assert [note.partition(" is left out: ")[0] for note in said] == ["slice site = a"]
     assert (found.value, found.metric.value) == ("b", 1.0)
 
 
 def test_of_many_values_those_with_most_examples_are_kept() -> None:
     values = np.array([f"user{index:03}" for index in range(200) for _ in range(1 + (index >= 200 - SLICES))])
     right = np.ones(len(values), dtype=bool)
-    found = column_slices({"user": values}, metric(), answers(right), np.ones(len(values), dtype=np.int64))
+    found = column_slices({"user": values}, metric(), answers(right), np.ones(len(values), dtype=np.int64), [].append)
     assert [each.value for each in found] == [f"user{index:03}" for index in range(200 - SLICES, 200)]
