@@ -53,8 +53,8 @@ def run(row: Collapse, root: Path) -> Outcome:
     recipe = load_recipe(path)
     runner = Runner(StageCache(root / "cache"), Silent(), row.name)
     build = Build(recipe, path.parent, Settings(), runner, this_host())
-    hasty = {"BLOCK_NS": 50_000, "BLOCKS": 4, "ROUNDS": 1}
-    with mock.patch.multiple(timing, **hasty), mock.patch.object(profile, "peak_bytes", return_value=None):
+    hasty = mock.patch.multiple(timing, BLOCK_NS=50_000, BLOCKS=4, ROUNDS=1)
+    with hasty, mock.patch.object(profile, "peak_bytes", return_value=None):
         steered = build.steer()
     done = build.finish(steered).targets[0]
     tried = {name: made for name, made in done.tried.made.items() if made.variant.value.precision == "int8"}
@@ -81,7 +81,7 @@ def _test_drop(made: Made, steered: Steered, done: Finished, build: Build) -> fl
     splits, base = steered.splits, steered.base
     held_out = splits.part(splits.value.held_out, splits.value.held_out.digest)
     start = base.part(base.value.variant, base.digest)
-    return test(made.variant, start, held_out, splits.value.steering.classes, build.metrics).drop.value
+    return test(made.variant, start, held_out, splits.value.steering.classes, build.metrics, Silent()).drop.value
 
 
 def rows(names: Sequence[str]) -> Iterator[Collapse]:

@@ -31,6 +31,7 @@ def main() -> None:
                 network.eval(), (torch.zeros(2, *shape),), dynamo=True, dynamic_shapes=({0: torch.export.Dim("batch")},),
                 input_names=["input"], output_names=["output"], external_data=False, verbose=False,
             )  # fmt: skip
+            assert program is not None
             program.save(str(source), external_data=False)
             openvino.save_model(openvino.convert_model(str(source)), str(path), compress_to_fp16=False)
             times = run_rounds({"free": _opener(path, shape, 0), "cut": _opener(path, shape, 1)}, lambda *_: None, threads=1)

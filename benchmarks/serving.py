@@ -20,6 +20,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -29,8 +30,8 @@ from runtime.backends.base import get_backend
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import EngineRange, FileEntry, Lineage, Manifest, Processing, Requirements, Step, TensorSpec
 from runtime.contract.canonical import Received, write_json
-from runtime.contract.telemetry import EdgeSet, Reference, StreamCounts, StreamReference
-from runtime.monitor.cells import CELLS, make_edges
+from runtime.contract.telemetry import CELLS, EdgeSet, Reference, StreamCounts, StreamReference
+from runtime.monitor.cells import make_edges
 from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.monitor.streams import stream_plan, stream_rows
 
@@ -174,8 +175,7 @@ def running_server(artifact: Path, unix_socket: Path) -> Iterator[tuple[int, str
         yield int(port), str(unix_socket), float(first_s)
     finally:
         process.terminate()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
 
 
 async def serve_until_terminated(artifact: Path, unix_socket: str) -> None:
@@ -213,8 +213,7 @@ def running_echo() -> Iterator[int]:
         yield int(process.stdout.readline())
     finally:
         process.terminate()
-        process.wait()
-        process.stdout.close()
+        process.communicate()
 
 
 def resident_mb(port: int) -> float:
@@ -332,7 +331,7 @@ def write_tiny_onnx(path: Path) -> None:
     nodes, weights = [], []
     last = "input"
 
-    def convolve(index: int, shape: tuple[int, ...], **attributes: object) -> None:
+    def convolve(index: int, shape: tuple[int, ...], **attributes: Any) -> None:
         nonlocal last
         weights.append(numpy_helper.from_array((generator.normal(size=shape) / 10).astype(np.float32), f"w{index}"))
         nodes.append(helper.make_node("Conv", [last, f"w{index}"], [f"c{index}"], **attributes))

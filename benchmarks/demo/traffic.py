@@ -28,7 +28,8 @@ def out_of_focus(images: Images) -> Images:
     reach = 4
     padded = np.pad(images, ((0, 0), (0, 0), (reach, reach), (reach, reach)), mode="edge")
     windows = np.lib.stride_tricks.sliding_window_view(padded, (2 * reach + 1, 2 * reach + 1), axis=(2, 3))
-    return windows.mean(axis=(4, 5), dtype=np.float32)
+    blurred: Images = windows.mean(axis=(4, 5), dtype=np.float32)
+    return blurred
 
 
 class DigitsClient:

@@ -8,7 +8,7 @@ from torch import nn
 CHANNELS, CLASSES, BLOCKS = 16, 10, 4
 
 
-def network():
+def network() -> nn.Module:
     """Logits float32[n, 10] of images float32[n, 1, 32, 32]."""
     layers = [nn.Conv2d(1, CHANNELS, 3, stride=2, padding=1, bias=False), nn.BatchNorm2d(CHANNELS), nn.ReLU()]
     for index in range(BLOCKS):

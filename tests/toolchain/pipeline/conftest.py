@@ -7,7 +7,7 @@ import pytest
 from toolchain.benchmark import profile
 
 
-@pytest.fixture(scope="package", autouse=True)
+@pytest.fixture(scope="module", autouse=True)  # "package" would last until the end of the run in folders without __init__.py
 def no_operators() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(profile, "OPERATORS", {})
