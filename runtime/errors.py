@@ -8,6 +8,8 @@ DaemonError                     daemon.error
 │   ├── EngineOptionError       engine.bad_option        the manifest asks what this engine cannot honour
 │   ├── ModelLoadError          engine.load_failed       the file is not a model this engine reads
 │   ├── InferenceError          engine.inference_failed  the engine failed on valid inputs
+│   │   ├── EngineCrashedError  engine.crashed           the engine's own process ended under it
+│   │   └── EngineHungError     engine.hung              no answer in the time a request may take
 │   └── ProcessingError         engine.unknown_step      the manifest names a processing step not known here
 ├── RequestError                request.invalid          the caller's fault: 4xx
 │   ├── RequestTooLargeError    request.too_large
@@ -15,6 +17,8 @@ DaemonError                     daemon.error
 │   ├── RequestTimeoutError     request.timeout          it did not arrive in time
 │   ├── RouteNotFoundError      request.unknown_route
 │   ├── MethodError             request.bad_method
+│   ├── ForbiddenError          request.forbidden        the configuration does not allow it
+│   ├── RegionError             request.shared_memory    a region that is unknown, taken, too small or gone
 │   └── ModelNotFoundError      request.unknown_model
 ├── UnavailableError            serving.unavailable      not now: 503, worth a retry elsewhere or later
 │   ├── OverloadedError         serving.overloaded       too many requests or connections at once
@@ -24,6 +28,7 @@ DaemonError                     daemon.error
 │   ├── FetchError              update.fetch_failed      worth a retry: network or store
 │   ├── DiskFullError           update.disk_full         nothing half-written is left behind
 │   ├── UnsuitableError         update.unsuitable        the artifact demands what this device lacks
+│   ├── MemoryShortError        update.memory_short      it would not fit into the memory the daemon may use
 │   ├── SelfTestError           update.self_test_failed  wrong outputs, a crash, or a hang in the test process
 │   ├── ProbationError          update.probation_failed  it went live and misbehaved
 │   ├── HelperTimeoutError      update.timed_out         the helper process had not answered in its time
@@ -75,6 +80,14 @@ class InferenceError(EngineError):
     code = "engine.inference_failed"
 
 
+class EngineCrashedError(InferenceError):
+    code = "engine.crashed"
+
+
+class EngineHungError(InferenceError):
+    code = "engine.hung"
+
+
 class ProcessingError(EngineError):
     code = "engine.unknown_step"
 
@@ -101,6 +114,14 @@ class RouteNotFoundError(RequestError):
 
 class MethodError(RequestError):
     code = "request.bad_method"
+
+
+class ForbiddenError(RequestError):
+    code = "request.forbidden"
+
+
+class RegionError(RequestError):
+    code = "request.shared_memory"
 
 
 class ModelNotFoundError(RequestError):
@@ -137,6 +158,10 @@ class DiskFullError(UpdateError):
 
 class UnsuitableError(UpdateError):
     code = "update.unsuitable"
+
+
+class MemoryShortError(UpdateError):
+    code = "update.memory_short"
 
 
 class SelfTestError(UpdateError):

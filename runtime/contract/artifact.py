@@ -99,6 +99,14 @@ class Requirements(msgspec.Struct, frozen=True, kw_only=True):
     memory_bytes: Count = 0
 
 
+class Fallback(msgspec.Struct, frozen=True, kw_only=True):
+    """Another engine that may run the same model file where the first cannot be had; tried in the manifest's order."""
+
+    engine: str
+    engine_range: EngineRange
+    engine_options: dict[str, OptionValue] = {}
+
+
 class Metric(msgspec.Struct, frozen=True, kw_only=True):
     """One figure about quality. interval: 95 % confidence bounds; n: how many examples it rests on."""
 
@@ -147,6 +155,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     requires: Requirements
     variant: str
     engine_options: dict[str, OptionValue] = {}
+    fallbacks: tuple[Fallback, ...] = ()
     inputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
     outputs: Annotated[tuple[TensorSpec, ...], Meta(min_length=1)]
     processing: Processing = Processing()

@@ -95,9 +95,11 @@ class ReportedDeployment(msgspec.Struct, frozen=True, kw_only=True):
 
     artifact, slot: what serves now (None: nothing yet). The rest speaks of the newest update: what it wanted, for which
     job (rollout, attempt), where it stands and how it ended; error_code is the stable code of the failure, or "".
+    A model may have one entry per role.
     """
 
     model: Name
+    role: Role = "active"
     artifact: ArtifactRef | None = None
     slot: Slot | None = None
     wanted: ArtifactRef | None = None

@@ -43,11 +43,27 @@ class StreamCounts(msgspec.Struct, frozen=True, array_like=True):
     out_of_range: Count = 0
 
 
+class Agreement(msgspec.Struct, frozen=True, kw_only=True):
+    """How a shadow's answers compare with the active version's on the same inputs, in examples.
+
+    sampled: chosen by the share; compared + dropped + failed = sampled (dropped: the CPU budget was spent or too many waited;
+    failed: the shadow gave no answer). agreed: of those compared, the same class, or for other outputs within 5 % of the
+    active answer's size (L2 norm of the difference against that of the answer).
+    """
+
+    sampled: Count = 0
+    compared: Count = 0
+    agreed: Count = 0
+    dropped: Count = 0
+    failed: Count = 0
+
+
 class Window(msgspec.Struct, frozen=True, kw_only=True):
     """Payload of the `telemetry` topic. start: Unix milliseconds by the device's clock; latency: log cell -> requests.
 
     rows: examples monitored; dropped_rows: examples served but not monitored, because the budget was spent.
     classes: predictions per class; confidence: predictions per confidence cell; both empty where the model has none.
+    agreement: of a shadow, None for any other role.
     """
 
     device: Name
@@ -69,6 +85,7 @@ class Window(msgspec.Struct, frozen=True, kw_only=True):
     confidence: tuple[Count, ...] = ()
     latency: dict[Count, Count] = {}
     resources: dict[str, Count] = {}
+    agreement: Agreement | None = None
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):

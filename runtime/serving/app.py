@@ -5,7 +5,6 @@ Errors are JSON {"error": text for people, "code": stable}: 4xx where the caller
 
 import asyncio
 import logging
-from collections.abc import Callable
 from functools import lru_cache, partial
 from importlib.metadata import version
 
@@ -24,12 +23,12 @@ from runtime.errors import (
     RouteNotFoundError,
     UnavailableError,
 )
+from runtime.serving.inference import Answer, Call, Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import InferRequest, decode_request, encode_response
+from runtime.serving.messages import decode_request, encode_response
 from runtime.serving.metrics import CONTENT_TYPE, render_metrics
 from runtime.serving.protocol import Hub, Request, Response
 from runtime.serving.repository import Repository
-from runtime.serving.workers import Workers
 
 log = logging.getLogger(__name__)
 
@@ -56,12 +55,11 @@ _STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
 class App:
     """Routes requests to models. For use from one event loop; `is_draining` makes readiness false."""
 
-    def __init__(self, repository: Repository, limits: LimitSettings, inline_ns: int) -> None:
+    def __init__(self, repository: Repository, inference: Inference, limits: LimitSettings) -> None:
         self.hub = Hub(limits, self.handle, self.refuse)
         self._repository = repository
         self._limits = limits
-        self._inline_ns = inline_ns
-        self._workers = Workers(limits.waiting)
+        self._inference = inference
         self._version = version(SERVER_NAME)
         self._responses: dict[int, int] = {}
         self.is_draining = False
@@ -81,7 +79,7 @@ class App:
         return self._counted(error_response(error))
 
     def close(self) -> None:
-        self._workers.close()
+        self._inference.close()
 
     def _route(self, request: Request) -> "Response | asyncio.Future[Response]":
         path = request.target.partition(b"?")[0]
@@ -127,30 +125,18 @@ class App:
         json_bytes = len(request.body) if request.head_length is None else request.head_length
         if json_bytes > self._limits.json_bytes:
             raise RequestTooLargeError(f"the JSON part is over the limit of {self._limits.json_bytes} bytes; send binary tensors")
-        served = self._repository.get(model, release)
+        self._repository.get(model, release)  # an unknown one is said before anything is read
+        reading = _Reading(request, model, release)
         if json_bytes > _INLINE_JSON_BYTES:
-            return self._later(model, partial(self._decode_and_run, request, model, release))
-        asked = decode_request(request.body, request.head_length)
-        if served.expected_ns(asked.inputs) <= self._inline_ns and not self._workers.is_busy(model):
-            return self._run(asked, model, release)
-        return self._later(model, partial(self._run, asked, model, release))
+            return self._settled(self._inference.submit_unread(model, reading.call, reading.answer))
+        answer = self._inference.submit(reading.call(), reading.answer)
+        return answer if isinstance(answer, Response) else self._settled(answer)
 
-    def _later(self, model: str, run: Callable[[], Response]) -> "asyncio.Future[Response]":
-        """An answer from the model's thread. The future is never cancelled and never fails."""
-        running = self._workers.submit(model, run)
+    def _settled(self, running: "asyncio.Future[Response]") -> "asyncio.Future[Response]":
+        """The same answer in a future that is never cancelled and never fails."""
         answer: asyncio.Future[Response] = running.get_loop().create_future()
         running.add_done_callback(partial(self._finish, answer))
         return answer
-
-    def _decode_and_run(self, request: Request, model: str, release: str) -> Response:
-        return self._run(decode_request(request.body, request.head_length), model, release)
-
-    def _run(self, asked: InferRequest, model: str, release: str) -> Response:
-        """Infer and encode; in the event loop's thread or in the model's."""
-        served, outputs = self._repository.infer(model, asked.inputs, release)
-        manifest = served.manifest
-        body, head_length = encode_response(asked, manifest.model, manifest.version, manifest.outputs, outputs)
-        return Response(200, _JSON if head_length is None else _BINARY % head_length, body)
 
     def _finish(self, answer: "asyncio.Future[Response]", running: "asyncio.Future[Response]") -> None:
         try:
@@ -163,6 +149,26 @@ class App:
     def _counted(self, response: Response) -> Response:
         self._responses[response.status] = self._responses.get(response.status, 0) + 1
         return response
+
+
+class _Reading:
+    """One inference request between its body and its answer."""
+
+    __slots__ = ("_asked", "_model", "_release", "_request")
+
+    def __init__(self, request: Request, model: str, release: str) -> None:
+        self._request = request
+        self._model = model
+        self._release = release
+
+    def call(self) -> Call:
+        self._asked = decode_request(self._request.body, self._request.head_length)
+        return Call(self._model, self._asked.inputs, self._release)
+
+    def answer(self, answer: Answer) -> Response:
+        manifest = answer.served.manifest
+        body, head_length = encode_response(self._asked, manifest.model, manifest.version, manifest.outputs, answer.outputs)
+        return Response(200, _JSON if head_length is None else _BINARY % head_length, body)
 
 
 def error_response(error: Exception) -> Response:

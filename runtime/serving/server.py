@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.errors import ConfigError
 from runtime.serving.app import App
+from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings, ServingSettings
 from runtime.serving.protocol import SWEEP_S
 from runtime.serving.repository import Repository
@@ -91,7 +92,8 @@ async def serve(repository: Repository, settings: ServingSettings, limits: Limit
 
     Raises ConfigError when an address cannot be bound.
     """
-    app = App(repository, limits, inline_ns=settings.inline_us * 1000)
+    inference = Inference(repository, inline_ns=settings.inline_us * 1000, waiting=limits.waiting)
+    app = App(repository, inference, limits)
     loop = asyncio.get_running_loop()
     listeners: list[asyncio.Server] = []
     try:

@@ -24,6 +24,7 @@ MANIFEST = a.Manifest(
     ),
     variant="onnxruntime-float",
     engine_options={"threads": 1, "graph_optimization": "all", "arena": True},
+    fallbacks=(a.Fallback(engine="reference", engine_range=a.EngineRange(at_least="1", below="2"), engine_options={}),),
     inputs=(
         a.TensorSpec(
             name="input",
@@ -130,6 +131,7 @@ REPORTED = d.Reported(
             state=d.DeploymentState.IDLE,
             outcome=d.Outcome.SUCCEEDED,
         ),
+        d.ReportedDeployment(model="digits", role="shadow", artifact=REF, slot="b"),
     ),
 )
 
@@ -152,6 +154,7 @@ WINDOW = t.Window(
     confidence=tuple(range(20)),
     latency={60: 150, 61: 49},
     resources={"rss_bytes": 80_000_000},
+    agreement=t.Agreement(sampled=20, compared=18, agreed=17, dropped=1, failed=1),
 )
 
 EVENT = t.Event(
