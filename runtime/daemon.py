@@ -18,12 +18,13 @@ from typing import TYPE_CHECKING
 
 from runtime.config import Config
 from runtime.contract.artifact import ArtifactRef
-from runtime.contract.deployment import DeviceProfile
+from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Role
 from runtime.errors import ConfigError, DaemonError, StoreDamagedError, StoreError
 from runtime.files import held_alone, make_directory
 from runtime.identity import read_identity
 from runtime.memory import share_one_arena
 from runtime.profile import detect_profile
+from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
 from runtime.serving.server import serve
@@ -57,29 +58,35 @@ def run_daemon(config: Config, log_lines: deque[str]) -> bool:
 
 
 class Live:
-    """The serving side as updates see it. replaced, begun: told which version left and which model began to serve anew."""
+    """The serving side as updates see it. replaced, begun: told which version left and which began to serve."""
 
     def __init__(self, repository: Repository) -> None:
         self._repository = repository
         self.replaced: Callable[[ServedModel], None] = lambda _served: None
-        self.begun: Callable[[str], None] = lambda _model: None
+        self.begun: Callable[[ServedModel], None] = lambda _served: None
 
-    def open(self, directory: Path) -> ServedModel:
-        return self._repository.open(directory)
+    def open(self, directory: Path, role: Role = "active", share: int = SHARE_WHOLE, *, trial: bool = False) -> ServedModel:
+        return self._repository.open(directory, role, share, trial=trial)
 
     def switch(self, served: ServedModel) -> None:
         previous = self._repository.switch(served)
         if previous is not None:
             self.replaced(previous)
-        self.begun(served.manifest.model)
+        self.begun(served)
 
-    def retire(self, model: str) -> None:
-        previous = self._repository.retire(model)
+    def retire(self, model: str, role: Role = "active") -> None:
+        previous = self._repository.retire(model, role)
         if previous is not None:
             self.replaced(previous)
 
-    def artifact(self, model: str) -> ArtifactRef | None:
-        return self._repository.artifact(model)
+    def artifact(self, model: str, role: Role = "active") -> ArtifactRef | None:
+        return self._repository.artifact(model, role)
+
+    def health(self, model: str, role: Role = "active") -> Health:
+        return self._repository.health(model, role)
+
+    def settle(self, model: str, role: Role = "active") -> None:
+        self._repository.settle(model, role)
 
     def counts(self, model: str) -> tuple[int, int]:
         return self._repository.counts(model)

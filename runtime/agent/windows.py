@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from runtime.agent.sender import Sender
+from runtime.contract.deployment import Role
 from runtime.contract.errors import TooLargeError
 from runtime.contract.telemetry import Window, write_window
 from runtime.contract.topics import Channel
@@ -45,13 +46,13 @@ class Windows:
         self._monotonic_s = monotonic_s
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
-        self._began: dict[str, float] = {}
+        self._began: dict[tuple[str, Role], float] = {}
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="windows", daemon=True)
 
     def start(self) -> None:
         for served in self._models():
-            self.begin(served.manifest.model)
+            self.begin(served)
         self._thread.start()
 
     def stop(self) -> None:
@@ -67,12 +68,13 @@ class Windows:
         self._sender.clock.record()
 
     def close(self, served: ServedModel) -> None:
-        """End one model's window and queue it. A window that cannot be kept is lost, and its number shows the gap."""
+        """End one version's window and queue it. A window that cannot be kept is lost, and its number shows the gap."""
         with self._lock:
             now = self._monotonic_s()
             model = served.manifest.model
-            duration_ms = int((now - self._began.get(model, now)) * 1000)
-            self._began[model] = now
+            place = (model, served.role)
+            duration_ms = int((now - self._began.get(place, now)) * 1000)
+            self._began[place] = now
             window = Window(
                 device=self._sender.device,
                 boot=self._sender.boot,
@@ -93,10 +95,10 @@ class Windows:
                 log.error("window %d of %s is lost: %s", window.seq, model, error)
         self._sender.wake()
 
-    def begin(self, model: str) -> None:
-        """A version of this model begins to serve: its window starts now."""
+    def begin(self, served: ServedModel) -> None:
+        """A version begins to serve in its role: its window starts now."""
         with self._lock:
-            self._began[model] = self._monotonic_s()
+            self._began[served.manifest.model, served.role] = self._monotonic_s()
 
     def _run(self) -> None:
         # Slept in short pieces, so that a window length the fleet changes holds from the window under way on.

@@ -3,16 +3,19 @@
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from runtime.backends.base import LoadedModel, Tensors
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import ArtifactRef, Manifest, TensorSpec
-from runtime.contract.deployment import Role
-from runtime.errors import InferenceError, RequestError, RetiredError
+from runtime.contract.deployment import SHARE_WHOLE, Role
+from runtime.errors import EngineCrashedError, EngineHungError, InferenceError, RequestError, RetiredError
 from runtime.memory import give_back
+from runtime.monitor.cells import latency_quantile
 from runtime.monitor.monitor import Monitor
+from runtime.serving.health import Health
 
 # The running cost moves a sixteenth of the way to each new one, and takes none for more than double: a device's pauses (a
 # call that took a hundred times its usual while something else ran) must not move a quick model to the pool.
@@ -32,12 +35,24 @@ class ServedModel:
     """
 
     def __init__(
-        self, manifest: Manifest, artifact: ArtifactRef, model: LoadedModel, monitor: Monitor, role: Role = "active"
+        self,
+        manifest: Manifest,
+        artifact: ArtifactRef,
+        model: LoadedModel,
+        monitor: Monitor,
+        role: Role = "active",
+        *,
+        share: int = SHARE_WHOLE,
     ) -> None:
         self.manifest = manifest
         self.artifact = artifact
         self.monitor = monitor
         self.role = role
+        self.share = share
+        self.failure = ""
+        """Why this version is broken for good, or ""; see Health."""
+        self.trial_directory: Path | None = None
+        """Where its artifact lies while its engine runs apart from this process; see `Repository.settle`."""
         self._model = model
         self._expected = [_Expected(spec) for spec in manifest.inputs]
         self._first = manifest.inputs[0].name
@@ -49,6 +64,25 @@ class ServedModel:
         """Run nothing more, and close when the inference under way ends; does not wait for it. Twice is no error."""
         self._is_retired = True
         self._close_if_unused()
+
+    def replace_engine(self, model: LoadedModel) -> None:
+        """Run in another engine from the next request on, such as in this process after a trial outside; counts go on.
+
+        Waits for the inference under way. Raises RetiredError, and closes the new engine, when this version serves no more.
+        """
+        with self._running:
+            if not self._is_retired:
+                self._model, model = model, self._model
+        model.close()
+        if self._is_retired:
+            self._close_if_unused()
+            raise RetiredError(f"{self.manifest.model} {self.manifest.version} serves no more")
+        give_back()
+
+    def health(self) -> Health:
+        totals = self.monitor.totals()
+        cells = {cell: count for cell, count in enumerate(totals.latency_cells) if count}
+        return Health(totals.requests, totals.errors, latency_quantile(cells, 0.5) or 0, self.failure)
 
     def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
         """Run once and watch it. inputs: have passed `check`.
@@ -62,8 +96,10 @@ class ServedModel:
                 started = time.perf_counter_ns()
                 try:
                     outputs = self._model.infer(inputs)
-                except Exception:
+                except Exception as error:
                     self.monitor.observe_error()
+                    if isinstance(error, EngineCrashedError | EngineHungError):
+                        self.failure = self.failure or f"{error.code}: {error}"
                     raise
                 ended = time.perf_counter_ns()
         finally:

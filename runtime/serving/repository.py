@@ -1,10 +1,12 @@
-"""Which models serve now, and how does one version take another's place under load?
+"""Which models serve now, in which role, and how does one version take another's place under load?
 
-A switch is one assignment: a request runs on the old version or the new one, never on neither. The old engine closes when
-the inference under way in it ends; what still waits for it goes to the new version.
+A model has up to one version per role: `active` answers, `split` answers a share, `shadow` runs on a sampled share and
+answers nobody. A switch is one assignment: a request runs on the old version or the new one, never on neither. The old
+engine closes when the inference under way in it ends; what still waits for it goes to the new version.
 """
 
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,35 @@ from runtime.backends.base import LoadedModel, Tensors, get_backend
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import MANIFEST_NAME, REFERENCE_NAME, ArtifactRef, Manifest, TensorSpec, read_manifest
 from runtime.contract.canonical import MANIFEST_LIMIT
-from runtime.contract.deployment import Role
+from runtime.contract.deployment import SHARE_WHOLE, Role
 from runtime.contract.errors import DigestError
 from runtime.contract.telemetry import read_reference
 from runtime.errors import ModelLoadError, ModelNotFoundError, RequestError, RetiredError
 from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.processing import check_steps
+from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
 from runtime.update.verify import check_file
 
+Loader = Callable[[Manifest, Path], LoadedModel]
+"""Opens a manifest's model in a directory whose files have been checked. Raises EngineError."""
+Place = tuple[str, Role]
+"""A model's name and one of its roles."""
 
-def open_artifact(directory: Path, role: Role = "active", limits: MonitorLimits | None = None) -> ServedModel:
+
+def load_here(manifest: Manifest, directory: Path) -> LoadedModel:
+    """The usual loader: the manifest's engine in this process."""
+    return get_backend(manifest.requires.engine).load(directory / manifest.model_file, manifest.engine_options)
+
+
+def open_artifact(
+    directory: Path,
+    role: Role = "active",
+    limits: MonitorLimits | None = None,
+    *,
+    share: int = SHARE_WHOLE,
+    load: Loader = load_here,
+) -> ServedModel:
     """Check an artifact directory against its manifest, file by file, load its model and run it once.
 
     The manifest itself is taken as it is: who must know that it is the one asked for compares `artifact.sha256`.
@@ -43,11 +63,11 @@ def open_artifact(directory: Path, role: Role = "active", limits: MonitorLimits 
     if manifest.file(REFERENCE_NAME) is not None:
         edge_set = read_reference((directory / REFERENCE_NAME).read_bytes())[1]
     monitor = Monitor(manifest, edge_set, limits or MonitorLimits())
-    model = get_backend(manifest.requires.engine).load(directory / manifest.model_file, manifest.engine_options)
+    model = load(manifest, directory)
     try:
         _require_same_tensors(manifest, model)
         artifact = ArtifactRef(version=manifest.version, target=manifest.requires.profile, sha256=received.sha256)
-        served = ServedModel(manifest, artifact, model, monitor, role)
+        served = ServedModel(manifest, artifact, model, monitor, role, share=share)
         served.warm_up()
     except BaseException:
         model.close()
@@ -56,37 +76,67 @@ def open_artifact(directory: Path, role: Role = "active", limits: MonitorLimits 
 
 
 class Repository:
-    """The models that serve, by name. Thread-safe; readers never wait for a switch."""
+    """The models that serve, by name and role. Thread-safe; readers never wait for a switch."""
 
-    def __init__(self, limits: MonitorLimits | None = None) -> None:
+    def __init__(
+        self, limits: MonitorLimits | None = None, *, load: Loader = load_here, load_trial: Loader | None = None
+    ) -> None:
+        """load: how models are opened; load_trial: how those are that are not committed yet, None for no other way."""
         self._limits = limits
+        self._load = load
+        self._load_trial = load_trial or load
         self._served: dict[str, ServedModel] = {}
+        """What answers where no split has its share: the active versions."""
+        self._by_place: dict[Place, ServedModel] = {}
         self._changing = threading.Lock()
 
-    def open(self, directory: Path, role: Role = "active") -> ServedModel:
-        """Load an artifact without serving it yet; see `open_artifact` for what is checked and raised."""
-        return open_artifact(directory, role, self._limits)
+    def open(self, directory: Path, role: Role = "active", share: int = SHARE_WHOLE, *, trial: bool = False) -> ServedModel:
+        """Load an artifact without serving it yet; see `open_artifact` for what is checked and raised.
+
+        share: of the traffic a split answers or a shadow sees, out of SHARE_WHOLE. trial: it is not committed, and runs
+        where `load_trial` puts it until `settle`.
+        """
+        is_apart = trial and self._load_trial is not self._load
+        load = self._load_trial if is_apart else self._load
+        served = open_artifact(directory, role, self._limits, share=share, load=load)
+        served.trial_directory = directory if is_apart else None
+        return served
 
     def switch(self, served: ServedModel) -> ServedModel | None:
-        """Serve this version from the next request on. Returns the one it replaced, retired; its monitor can still be read."""
+        """Serve this version in its role from the next request on.
+
+        Returns the one it replaced there, retired; its monitor can still be read.
+        """
+        place = (served.manifest.model, served.role)
         with self._changing:
-            name = served.manifest.model
-            previous = self._served.get(name)
-            self._served = {**self._served, name: served}
+            previous = self._by_place.get(place)
+            self._arrange({**self._by_place, place: served})
         if previous is not None and previous is not served:
             previous.retire()
             return previous
         return None
 
-    def retire(self, model: str) -> ServedModel | None:
-        """Serve this model no more. Returns what served, or None for an unknown one, which is no error."""
+    def retire(self, model: str, role: Role = "active") -> ServedModel | None:
+        """Serve this model no more in this role. Returns what served, or None for an unknown one, which is no error."""
         with self._changing:
-            remaining = dict(self._served)
-            previous = remaining.pop(model, None)
-            self._served = remaining
+            remaining = dict(self._by_place)
+            previous = remaining.pop((model, role), None)
+            self._arrange(remaining)
         if previous is not None:
             previous.retire()
         return previous
+
+    def settle(self, model: str, role: Role = "active") -> None:
+        """A version is committed: if it runs where trials run, open it where the others do. Counts go on.
+
+        Blocks while it loads and for the inference under way; the version serves meanwhile. Raises EngineError when it
+        cannot be opened there: it then goes on where it is.
+        """
+        served = self._by_place.get((model, role))
+        if served is None or served.trial_directory is None:
+            return
+        served.replace_engine(self._load(served.manifest, served.trial_directory))
+        served.trial_directory = None
 
     def infer(self, model: str, inputs: Tensors, version: str = "") -> tuple[ServedModel, dict[str, np.ndarray]]:
         """Run one request on what serves now; also says which version that was.
@@ -121,24 +171,31 @@ class Repository:
         return next(iter(self._served))
 
     def models(self) -> tuple[ServedModel, ...]:
-        return tuple(served for _, served in sorted(self._served.items()))
+        """Everything that serves, whatever its role; of one model the active version comes first."""
+        return tuple(served for _, served in sorted(self._by_place.items(), key=lambda item: item[0]))
 
-    def artifact(self, model: str) -> ArtifactRef | None:
+    def artifact(self, model: str, role: Role = "active") -> ArtifactRef | None:
         """What serves now."""
-        served = self._served.get(model)
+        served = self._by_place.get((model, role))
         return served.artifact if served else None
 
+    def health(self, model: str, role: Role = "active") -> Health:
+        """How the version that serves now has fared since it was opened; all zero when there is none."""
+        served = self._by_place.get((model, role))
+        return served.health() if served else Health()
+
     def counts(self, model: str) -> tuple[int, int]:
-        """Requests and errors of the version that serves now, since it was opened."""
-        served = self._served.get(model)
-        if served is None:
-            return 0, 0
-        totals = served.monitor.totals()
-        return totals.requests, totals.errors
+        """Requests and errors of the active version; goes when updates ask for its health."""
+        return self.health(model)[:2]
 
     def close(self) -> None:
-        for served in self.models():
-            self.retire(served.manifest.model)
+        for model, role in tuple(self._by_place):
+            self.retire(model, role)
+
+    def _arrange(self, by_place: dict[Place, ServedModel]) -> None:
+        """Take over a new set of versions. The caller holds `_changing`."""
+        self._by_place = by_place
+        self._served = {model: served for (model, role), served in by_place.items() if role == "active"}
 
 
 def _require_same_tensors(manifest: Manifest, model: LoadedModel) -> None:

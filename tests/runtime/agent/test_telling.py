@@ -144,7 +144,7 @@ def infer(repository, times=1):
 
 
 def test_a_window_counts_what_was_served_since_the_last(windows, repository, outbox):
-    windows.begin("tiny")
+    windows.begin(repository.get("tiny"))
     infer(repository, 3)
     windows.now[0] += 2.5
     windows.close_all()

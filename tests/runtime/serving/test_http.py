@@ -563,7 +563,7 @@ def test_a_failing_model_is_500_with_its_code_and_counted(endpoint, gated, caplo
         gated.failure = None
         client.send(infer())
         assert client.read()[0] == 200
-    assert endpoint.repository.counts("tiny") == (2, 1)
+    assert endpoint.repository.health("tiny")[:2] == (2, 1)
     assert ("a request failed unexpectedly" in caplog.text) == (code == "daemon.error")
 
 
@@ -574,7 +574,7 @@ def test_a_client_that_leaves_during_its_inference_leaves_nothing_behind(endpoin
         client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # close with a reset
     _wait(lambda: endpoint.server.connections == 0)
     gated.gate.set()
-    _wait(lambda: repository.counts("tiny") == (1, 0))
+    _wait(lambda: repository.health("tiny")[:2] == (1, 0))
     _wait(lambda: endpoint.server._hub.buffered_bytes == 0)
     with Client(endpoint) as client:
         client.send(infer())

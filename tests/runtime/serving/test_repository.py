@@ -21,6 +21,7 @@ from runtime.errors import (
     RetiredError,
 )
 from runtime.monitor.monitor import Monitor
+from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository, open_artifact
 from tests.runtime.serving.conftest import expected_scores, write_artifact
@@ -127,7 +128,7 @@ def test_versions_and_unknown_models(repository):
     with pytest.raises(ModelNotFoundError, match="serving: tiny"):
         repository.infer("other", ROWS)
     assert repository.artifact("other") is None
-    assert repository.counts("other") == (0, 0)
+    assert repository.health("other") == Health()
 
 
 class Recorder:
