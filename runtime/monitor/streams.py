@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from runtime.contract.artifact import OutputKind, Processing, TensorSpec
 from runtime.contract.telemetry import CONFIDENCE_CELLS, StreamReference
 from runtime.monitor.cells import confidence_cell
-from runtime.processing import apply_steps
+from runtime.processing.pipeline import score
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -111,9 +111,9 @@ def predictions(outputs: Tensors, spec: TensorSpec, processing: Processing) -> t
     """Class and confidence of each example of a classifier: int64[n], float64[n]; class -1 where a score is NaN.
 
     spec: of the tensor with the scores, [n, classes] or [n, 1] for two classes. They become probabilities by the manifest's
-    post steps alone; nobody guesses from values whether they already are.
+    score steps alone (a decoding step is for whoever asked); nobody guesses from values whether they already are.
     """
-    scores = apply_steps(processing.post, outputs[spec.name])
+    scores = score(processing.post, outputs[spec.name])
     if scores.shape[-1] == 1:
         scores = np.concatenate([1 - scores, scores], axis=-1)
     broken = np.isnan(scores).any(axis=-1)

@@ -20,7 +20,7 @@ from runtime.contract.errors import DigestError
 from runtime.contract.telemetry import read_reference
 from runtime.errors import ModelLoadError, ModelNotFoundError, RequestError, RetiredError
 from runtime.monitor.monitor import Monitor, MonitorLimits
-from runtime.processing import check_steps
+from runtime.processing.catalogue import check_manifest
 from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
 from runtime.update.verify import check_file
@@ -58,7 +58,7 @@ def open_artifact(
     manifest = received.value
     for entry in manifest.files:
         check_file(directory / entry.name, entry.sha256, entry.size_bytes)
-    check_steps((*manifest.processing.pre, *manifest.processing.post))
+    check_manifest(manifest)
     edge_set = None
     if manifest.file(REFERENCE_NAME) is not None:
         edge_set = read_reference((directory / REFERENCE_NAME).read_bytes())[1]

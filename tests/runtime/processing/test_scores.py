@@ -5,7 +5,8 @@ import pytest
 
 from runtime.contract.artifact import Step
 from runtime.errors import ProcessingError
-from runtime.processing import apply_steps, check_steps
+from runtime.processing.catalogue import check_steps
+from runtime.processing.pipeline import apply_steps
 
 
 def test_softmax_equals_its_formula_and_survives_large_logits():
