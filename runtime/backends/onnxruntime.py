@@ -2,8 +2,12 @@
 
 Its native code raises one type per status and plain RuntimeError besides, with no common root: every exception that
 crosses the border is wrapped, its cause kept.
+
+Its strings are UTF-8 text, given and returned as `str`; bytes given instead become their Python spelling, unannounced. NumPy
+knows no bfloat16, so such tensors cross as its own OrtValue.
 """
 
+import ctypes
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -15,7 +19,7 @@ import numpy as np
 from msgspec import Meta
 
 from runtime.backends.base import Availability, LoadedModel, Tensors, parse_options
-from runtime.backends.datatypes import engine_datatype
+from runtime.backends.datatypes import BF16, BYTES, engine_datatype
 from runtime.contract.artifact import Datatype, OptionValue, TensorSpec
 from runtime.errors import EngineMissingError, InferenceError, ModelLoadError
 
@@ -36,7 +40,11 @@ _TYPES: dict[str, Datatype] = {
     "tensor(float16)": "FP16",
     "tensor(float)": "FP32",
     "tensor(double)": "FP64",
+    "tensor(bfloat16)": "BF16",
+    "tensor(string)": "BYTES",
 }
+_ONNX_BFLOAT16 = 16
+"""TensorProto.BFLOAT16 of onnx.proto."""
 
 
 class OnnxRuntimeOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -71,7 +79,16 @@ class OnnxRuntimeBackend:
             )
         except Exception as error:
             raise ModelLoadError(f"onnxruntime cannot open {model.name}: {error}") from error
-        return OnnxRuntimeModel(session)
+        kinds = {spec.datatype for spec in (*map(_spec, session.get_inputs()), *map(_spec, session.get_outputs()))}
+        if not kinds & {"BF16", "BYTES"}:
+            return OnnxRuntimeModel(session)
+        if "BF16" in kinds and not hasattr(onnxruntime.OrtValue, "ortvalue_from_numpy_with_onnx_type"):
+            raise ModelLoadError(
+                f"{model.name} has BF16 tensors, which onnxruntime {onnxruntime.__version__} cannot take; update it"
+            )
+        if kinds >= {"BF16", "BYTES"}:
+            raise ModelLoadError(f"{model.name} has both BF16 and BYTES tensors, which onnxruntime cannot take in one call")
+        return _TranslatedModel(session, onnxruntime.OrtValue)
 
 
 class OnnxRuntimeModel:
@@ -95,6 +112,36 @@ class OnnxRuntimeModel:
         self._session = None
 
 
+class _TranslatedModel(OnnxRuntimeModel):
+    """A session with tensors that NumPy and the engine spell differently. Apart, so that the usual model pays nothing."""
+
+    def __init__(self, session: Any, ort_value: Any) -> None:
+        super().__init__(session)
+        self._ort_value = ort_value
+        self._is_bf16 = any(spec.datatype == "BF16" for spec in (*self.inputs, *self.outputs))
+
+    def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
+        if not self._is_bf16:
+            try:
+                texts = {name: _decoded(array) if array.dtype == BYTES else array for name, array in inputs.items()}
+            except UnicodeDecodeError as error:
+                raise InferenceError(f"onnxruntime takes BYTES that are UTF-8 only: {error}") from error
+            found = super().infer(texts)
+            return {name: _encoded(array) if array.dtype == BYTES else array for name, array in found.items()}
+        if self._session is None:
+            raise InferenceError("the model is closed")
+        try:
+            values = {name: self._value(array) for name, array in inputs.items()}
+            return dict(zip(self._names, map(_array, self._session.run_with_ort_values(self._names, values)), strict=True))
+        except Exception as error:
+            raise InferenceError(f"onnxruntime failed: {error}") from error
+
+    def _value(self, array: np.ndarray) -> Any:
+        if array.dtype == BF16:
+            return self._ort_value.ortvalue_from_numpy_with_onnx_type(_contiguous(array.view("<u2")), _ONNX_BFLOAT16)
+        return self._ort_value.ortvalue_from_numpy(_contiguous(array))
+
+
 def session_options(onnxruntime: Any, options: OnnxRuntimeOptions) -> Any:
     """How a model is opened: everything but the provider. onnxruntime: the module, so that this one need not import it."""
     levels = onnxruntime.GraphOptimizationLevel
@@ -115,3 +162,31 @@ def session_options(onnxruntime: Any, options: OnnxRuntimeOptions) -> Any:
 def _spec(node: Any) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
     return TensorSpec(name=node.name, datatype=engine_datatype(_TYPES, node.type, node.name), shape=shape)
+
+
+def _contiguous(array: np.ndarray) -> np.ndarray:
+    """Unlike np.ascontiguousarray it leaves a scalar one."""
+    return np.asarray(array, order="C")
+
+
+def _array(value: Any) -> np.ndarray:
+    """An output as an array of its own."""
+    if value.element_type() != _ONNX_BFLOAT16:
+        numbers: np.ndarray = value.numpy()
+        return numbers
+    shape = value.shape()
+    size = value.tensor_size_in_bytes()
+    raw = ctypes.string_at(value.data_ptr(), size) if size else b""
+    return np.frombuffer(bytearray(raw), BF16).reshape(shape)
+
+
+def _decoded(array: np.ndarray) -> np.ndarray:
+    texts = np.empty(array.shape, BYTES)
+    texts.flat = [element.decode() for element in array.flat]
+    return texts
+
+
+def _encoded(array: np.ndarray) -> np.ndarray:
+    raw = np.empty(array.shape, BYTES)
+    raw.flat = [element.encode() for element in array.flat]
+    return raw

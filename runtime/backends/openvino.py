@@ -3,6 +3,9 @@
 Left alone it computes in bf16 where the CPU can (relative error 1.5e-3, unannounced) and takes every core; both are
 options here, f32 and one thread by default. Its native code raises plain RuntimeError among other types: every exception
 that crosses the border is wrapped, its cause kept.
+
+NumPy knows no bfloat16: such tensors go in as the engine's own and come out under the name of float16. Strings are refused
+when a model is opened: through its Python interface 2026.4 cuts them at NUL and corrupts the heap at exit.
 """
 
 from collections.abc import Mapping
@@ -15,7 +18,7 @@ import numpy as np
 from msgspec import Meta
 
 from runtime.backends.base import Availability, LoadedModel, Tensors, parse_options
-from runtime.backends.datatypes import engine_datatype
+from runtime.backends.datatypes import BF16, engine_datatype
 from runtime.contract.artifact import Datatype, OptionValue, TensorSpec
 from runtime.errors import EngineMissingError, EngineOptionError, InferenceError, ModelLoadError
 
@@ -34,6 +37,7 @@ _TYPES: dict[str, Datatype] = {
     "f16": "FP16",
     "f32": "FP32",
     "f64": "FP64",
+    "bf16": "BF16",
 }
 
 
@@ -71,17 +75,20 @@ class OpenVinoBackend:
         taken = compiled.get_property("INFERENCE_PRECISION_HINT").to_string()
         if taken != chosen.precision:  # it takes the nearest precision the CPU has, without a word
             raise EngineOptionError(f"openvino computes in {taken} on this CPU, the manifest asks for {chosen.precision}")
-        return OpenVinoModel(compiled, is_cut=is_cut)
+        return OpenVinoModel(compiled, openvino, is_cut=is_cut)
 
 
 class OpenVinoModel:
     """A compiled model with one inference request, hence no concurrent `infer`. is_cut: it takes single rows of a free batch."""
 
-    def __init__(self, compiled: Any, *, is_cut: bool) -> None:
+    def __init__(self, compiled: Any, openvino: Any, *, is_cut: bool) -> None:
         self.inputs = tuple(_spec(port, is_cut=is_cut) for port in compiled.inputs)
         self.outputs = tuple(_spec(port, is_cut=is_cut) for port in compiled.outputs)
         self._is_cut = is_cut
         self._names = [spec.name for spec in self.outputs]
+        self._bf16_inputs = tuple(spec.name for spec in self.inputs if spec.datatype == "BF16")
+        self._bf16_outputs = {spec.name for spec in self.outputs if spec.datatype == "BF16"}
+        self._openvino = openvino
         self._request = compiled.create_infer_request()
 
     def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
@@ -104,8 +111,17 @@ class OpenVinoModel:
 
     def _run(self, inputs: Tensors) -> dict[str, np.ndarray]:
         # Inputs are read in place; outputs are copied, for the request overwrites its own at the next call.
+        if self._bf16_inputs:
+            inputs = {**inputs, **{name: self._bf16_tensor(inputs[name]) for name in self._bf16_inputs}}
         results = self._request.infer(inputs, share_inputs=True, share_outputs=False)
-        return {name: results[index] for index, name in enumerate(self._names)}
+        outputs = {name: results[index] for index, name in enumerate(self._names)}
+        for name in self._bf16_outputs:
+            outputs[name] = outputs[name].view(BF16)
+        return outputs
+
+    def _bf16_tensor(self, array: np.ndarray) -> Any:
+        bits = np.array(array.view("<u2"), order="C")  # a copy: the engine takes no read-only memory under another type
+        return self._openvino.Tensor(bits, self._openvino.Shape(bits.shape), self._openvino.Type.bf16)
 
     def close(self) -> None:
         self._request = None

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from runtime.backends.datatypes import numbers
 from runtime.contract.artifact import OutputKind, Processing, TensorSpec
 from runtime.contract.telemetry import CONFIDENCE_CELLS, StreamReference
 from runtime.monitor.cells import confidence_cell
@@ -75,7 +76,7 @@ def stream_rows(plan: Sequence[StreamSpec], specs: Sequence[TensorSpec], tensors
         wanted = [stream for stream in plan if stream.tensor == spec.name]
         if not wanted:
             continue
-        values = tensors[spec.name]
+        values = numbers(tensors[spec.name])
         if _is_image(spec):
             columns.append(_image_rows(values, spec)[:, : len(wanted)])
         else:
@@ -101,7 +102,7 @@ def stream_bounds(plan: Sequence[StreamSpec], specs: Sequence[TensorSpec]) -> tu
 
 def class_count(outputs: Sequence[TensorSpec], kind: OutputKind) -> int:
     """How many classes the first output tells apart: its last axis, two where that is a single score; 0 without classes."""
-    if kind != "classification":
+    if kind != "classification" or outputs[0].datatype == "BYTES":
         return 0
     width = outputs[0].shape[-1] if len(outputs[0].shape) == 2 else 0
     return 2 if width == 1 else max(width, 0)

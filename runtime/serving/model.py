@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from runtime.backends.base import LoadedModel, Tensors
-from runtime.backends.datatypes import NUMPY_TYPES
+from runtime.backends.datatypes import NUMPY_TYPES, zeros
 from runtime.contract.artifact import ArtifactRef, Manifest, TensorSpec
 from runtime.contract.deployment import SHARE_WHOLE, Role
 from runtime.errors import EngineCrashedError, EngineHungError, InferenceError, RequestError, RetiredError
@@ -162,6 +162,7 @@ class _Expected:
         self.name = spec.name
         self._spec = spec
         self._type = NUMPY_TYPES[spec.datatype]
+        self._is_text = spec.datatype == "BYTES"
         self._has_free_batch = bool(spec.shape) and spec.shape[0] == -1
         self._tail = spec.shape[1:]
 
@@ -171,6 +172,8 @@ class _Expected:
             raise RequestError(f"input {self.name!r} is missing")
         if array.dtype != self._type:
             raise RequestError(f"input {self.name!r} must be {self._spec.datatype}, not {array.dtype}")
+        if self._is_text:
+            self._require_text(array)
         shape = array.shape
         if self._has_free_batch and shape[1:] == self._tail and shape[0]:
             return
@@ -180,4 +183,12 @@ class _Expected:
             raise RequestError(f"input {self.name!r} must have shape {list(wanted)}, not {list(shape)}")
 
     def zeros(self) -> np.ndarray:
-        return np.zeros([1 if size == -1 else size for size in self._spec.shape], self._type)
+        return zeros(self._spec.datatype, tuple(1 if size == -1 else size for size in self._spec.shape))
+
+    def _require_text(self, array: np.ndarray) -> None:
+        """Engines take strings as UTF-8 only, and whoever sends others is at fault, not the engine."""
+        try:
+            for element in array.flat:
+                element.decode()
+        except UnicodeDecodeError as error:
+            raise RequestError(f"input {self.name!r} has BYTES that are not UTF-8: {error}") from error
