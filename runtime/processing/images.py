@@ -16,7 +16,8 @@ def resize(image: Image, *, height: int, width: int, fit: str, method: str, anti
     """Scale to [height, width, c]. Whole numbers stay what they are, rounded and clipped; all else becomes float32.
 
     Each axis by itself, output pixel i centred on (i + 0.5) * in / out - 0.5. bilinear: a triangle of half-width 1 input pixel,
-    with antialias max(1, in / out), its weights inside the image scaled to sum 1. nearest: the pixel under the centre.
+    with antialias max(1, in / out), its weights inside the image scaled to sum 1. nearest: the pixel under the centre,
+    between two the right or lower one.
     "cover" scales by the larger ratio and takes what lies about the centre, on fractions of a pixel.
     Source: Pillow's resample (Image.resize, ImageOps.fit), which torchvision follows; its rounding to whole numbers between
     the axes is left out, so results differ from Pillow's by at most one level.
@@ -107,7 +108,7 @@ def _taps(size: int, start: float, stop: float, out: int, antialias: bool) -> tu
 
 
 def _nearest(size: int, start: float, stop: float, out: int) -> np.ndarray:
-    centres = start + (np.arange(out) + 0.5) * ((stop - start) / out)
+    centres = start + (np.arange(out) + 0.5) * (stop - start) / out
     return np.clip(centres.astype(np.int64), 0, size - 1)
 
 
