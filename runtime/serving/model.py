@@ -9,6 +9,7 @@ import numpy as np
 
 from runtime.backends.base import LoadedModel, Tensors
 from runtime.backends.datatypes import NUMPY_TYPES, zeros
+from runtime.backends.fallback import EngineInUse, Opened
 from runtime.contract.artifact import ArtifactRef, Manifest, TensorSpec
 from runtime.contract.deployment import SHARE_WHOLE, Role
 from runtime.errors import EngineCrashedError, EngineHungError, InferenceError, RequestError, RetiredError
@@ -43,7 +44,10 @@ class ServedModel:
         role: Role = "active",
         *,
         share: int = SHARE_WHOLE,
+        engine: EngineInUse | None = None,
+        is_apart: bool = False,
     ) -> None:
+        """engine: what `model` is opened in, None for the one it was made for; is_apart: in a process of its own."""
         self.manifest = manifest
         self.artifact = artifact
         self.monitor = monitor
@@ -53,6 +57,8 @@ class ServedModel:
         """Why this version is broken for good, or ""; see Health."""
         self.trial_directory: Path | None = None
         """Where its artifact lies while its engine runs apart from this process; see `Repository.settle`."""
+        self.engine = engine or EngineInUse(manifest.requires.engine)
+        self._is_apart = is_apart
         self._model = model
         self._expected = [_Expected(spec) for spec in manifest.inputs]
         self._first = manifest.inputs[0].name
@@ -65,14 +71,16 @@ class ServedModel:
         self._is_retired = True
         self._close_if_unused()
 
-    def replace_engine(self, model: LoadedModel) -> None:
+    def replace_engine(self, opened: Opened) -> None:
         """Run in another engine from the next request on, such as in this process after a trial outside; counts go on.
 
         Waits for the inference under way. Raises RetiredError, and closes the new engine, when this version serves no more.
         """
+        model = opened.model
         with self._running:
             if not self._is_retired:
                 self._model, model = model, self._model
+                self.engine, self._is_apart = opened.engine, opened.is_apart
         model.close()
         if self._is_retired:
             self._close_if_unused()
@@ -123,14 +131,20 @@ class ServedModel:
             raise RequestError(f"{self.manifest.model} has no input {surplus[0]!r}")
 
     def expected_ns(self, inputs: Tensors) -> int:
-        """How long a request will take, by those before it. inputs: need not have passed `check`."""
+        """How long a request will take, by those before it. inputs: need not have passed `check`.
+
+        An engine in a process of its own may hang until its time is up, and nothing but a request of its own may wait for it.
+        """
+        if self._is_apart:
+            return UNKNOWN_COST_NS
         first = inputs.get(self._first)
         return self._cost_ns * (first.shape[0] if first is not None and first.shape else 1)
 
     def warm_up(self, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
         """Run on zeros a few times, unwatched: the first run allocates, and the fastest tells the cost of one example.
 
-        A model that refuses zeros is served all the same; its cost is learnt from requests.
+        A model that refuses zeros is served all the same; its cost is learnt from requests. One that crashes over them in a
+        process of its own is not: raises EngineCrashedError or EngineHungError.
         """
         inputs = {expected.name: expected.zeros() for expected in self._expected}
         stop = clock_ns() + _WARM_UP_NS
@@ -139,6 +153,8 @@ class ServedModel:
             started = clock_ns()
             try:
                 self._model.infer(inputs)
+            except (EngineCrashedError, EngineHungError):
+                raise
             except InferenceError:
                 return
             taken.append(clock_ns() - started)

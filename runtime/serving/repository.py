@@ -11,8 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
-from runtime.backends.base import LoadedModel, Tensors, get_backend
+from runtime.backends.base import LoadedModel, Tensors
 from runtime.backends.datatypes import NUMPY_TYPES
+from runtime.backends.fallback import Opened, open_engine
 from runtime.contract.artifact import MANIFEST_NAME, REFERENCE_NAME, ArtifactRef, Manifest, TensorSpec, read_manifest
 from runtime.contract.canonical import MANIFEST_LIMIT
 from runtime.contract.deployment import SHARE_WHOLE, Role
@@ -25,15 +26,10 @@ from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
 from runtime.update.verify import check_file
 
-Loader = Callable[[Manifest, Path], LoadedModel]
-"""Opens a manifest's model in a directory whose files have been checked. Raises EngineError."""
+Loader = Callable[[Manifest, Path], Opened]
+"""Opens a manifest's model in a directory whose files have been checked; usually `open_engine`. Raises EngineError."""
 Place = tuple[str, Role]
 """A model's name and one of its roles."""
-
-
-def load_here(manifest: Manifest, directory: Path) -> LoadedModel:
-    """The usual loader: the manifest's engine in this process."""
-    return get_backend(manifest.requires.engine).load(directory / manifest.model_file, manifest.engine_options)
 
 
 def open_artifact(
@@ -42,7 +38,7 @@ def open_artifact(
     limits: MonitorLimits | None = None,
     *,
     share: int = SHARE_WHOLE,
-    load: Loader = load_here,
+    load: Loader = open_engine,
 ) -> ServedModel:
     """Check an artifact directory against its manifest, file by file, load its model and run it once.
 
@@ -63,14 +59,16 @@ def open_artifact(
     if manifest.file(REFERENCE_NAME) is not None:
         edge_set = read_reference((directory / REFERENCE_NAME).read_bytes())[1]
     monitor = Monitor(manifest, edge_set, limits or MonitorLimits())
-    model = load(manifest, directory)
+    opened = load(manifest, directory)
     try:
-        _require_same_tensors(manifest, model)
+        _require_same_tensors(manifest, opened.model)
         artifact = ArtifactRef(version=manifest.version, target=manifest.requires.profile, sha256=received.sha256)
-        served = ServedModel(manifest, artifact, model, monitor, role, share=share)
+        served = ServedModel(
+            manifest, artifact, opened.model, monitor, role, share=share, engine=opened.engine, is_apart=opened.is_apart
+        )
         served.warm_up()
     except BaseException:
-        model.close()
+        opened.model.close()
         raise
     return served
 
@@ -79,7 +77,7 @@ class Repository:
     """The models that serve, by name and role. Thread-safe; readers never wait for a switch."""
 
     def __init__(
-        self, limits: MonitorLimits | None = None, *, load: Loader = load_here, load_trial: Loader | None = None
+        self, limits: MonitorLimits | None = None, *, load: Loader = open_engine, load_trial: Loader | None = None
     ) -> None:
         """load: how models are opened; load_trial: how those are that are not committed yet, None for no other way."""
         self._limits = limits
