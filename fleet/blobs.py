@@ -8,6 +8,7 @@ would keep them elsewhere behind the same methods.
 import errno
 import hashlib
 import secrets
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import IO, Protocol, Self
 
 from fleet.errors import InvalidError, StorageFullError, UnknownBlobError
 from fleet.files import make_folder, settle, sync_file
+from runtime.contract.chunks import LEAST_BLOB_BYTES, SCHEME, cut, write_index
 from runtime.contract.errors import DigestError, TooLargeError
 
 _HEX = frozenset("0123456789abcdef")
@@ -44,15 +46,22 @@ class BlobStore(Protocol):
     def open(self, sha256: str) -> IO[bytes]:
         """The blob for reading, seekable. Raises UnknownBlobError."""
 
+    def chunk_index(self, sha256: str) -> bytes | None:
+        """Its index of `runtime.contract.chunks`, None for a blob too small to have one. Raises UnknownBlobError."""
+
 
 class LocalBlobs:
-    """Blobs as files: FOLDER/sha256/xx/HEX, written aside in FOLDER/incoming and renamed when complete and verified."""
+    """Blobs as files: FOLDER/sha256/xx/HEX, written aside in FOLDER/incoming and renamed when complete and verified.
+
+    FOLDER/chunks/SCHEME/xx/HEX is what they are cut into: made when first wanted, and kept. It can be deleted at any time.
+    """
 
     def __init__(self, folder: Path, limit: int) -> None:
         """limit: bytes of the largest blob taken."""
         self._folder = folder
         self._limit = limit
         self._incoming = folder / "incoming"
+        self._cutting = threading.Lock()
         make_folder(self._incoming)
 
     def sweep(self) -> None:
@@ -79,6 +88,34 @@ class LocalBlobs:
         """The whole blob; for the small ones, such as a drift reference. Raises UnknownBlobError."""
         with self.open(sha256) as file:
             return file.read()
+
+    def chunk_index(self, sha256: str) -> bytes | None:
+        """Blocks for the first caller's time, 0.3 s for 100 MB, while a new blob is cut; one blob at a time."""
+        if (size := self.size(sha256)) is None:
+            raise UnknownBlobError(f"there is no blob {sha256}")
+        if size < LEAST_BLOB_BYTES:
+            return None
+        place = self._folder / "chunks" / SCHEME / sha256[:2] / sha256
+        # A whole fleet asks at once when a rollout begins: the first one's work serves all.
+        with self._cutting:
+            try:
+                return place.read_bytes()
+            except FileNotFoundError:
+                return self._make_index(sha256, place)
+
+    def _make_index(self, sha256: str, place: Path) -> bytes:
+        with self.open(sha256) as file:
+            raw = write_index(list(cut(file.read)))
+        scratch = self._incoming / f"{sha256}.{secrets.token_hex(4)}"
+        try:
+            with _full_disk_named(), scratch.open("xb") as index:
+                index.write(raw)
+                sync_file(index)
+                make_folder(place.parent)
+                settle(scratch, place)
+        finally:
+            scratch.unlink(missing_ok=True)
+        return raw
 
     def _path(self, sha256: str) -> Path:
         if len(sha256) != 64 or not _HEX.issuperset(sha256):

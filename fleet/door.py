@@ -23,7 +23,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from fleet.api import problems
 from fleet.enrolment import enrol
-from fleet.errors import DeviceBarredError, ExternalError, NoCertificateError
+from fleet.errors import DeviceBarredError, ExternalError, NoCertificateError, UnknownBlobError
 from fleet.pki import CSR_LIMIT, KeyPair, common_name
 from fleet.services import Services
 from fleet.store.devices import DeviceRepository
@@ -35,6 +35,7 @@ CHUNK_BYTES = 256 * 1024
 KEEP_ALIVE_S = 30
 GRACE_S = 5
 
+_IMMUTABLE = {"cache-control": "max-age=31536000, immutable"}
 _RANGE = re.compile(r"bytes=(\d{0,18})-(\d{0,18})")
 
 
@@ -89,6 +90,13 @@ def make_app(services: Services, broker_host: str, broker_port: int) -> FastAPI:
     @app.get("/blobs/{sha256}")
     def blob(sha256: str, request: Request, _: device) -> Response:
         return _blob(services, sha256, request.headers.get("range"))
+
+    @app.get("/blobs/{sha256}/chunks")
+    def chunks(sha256: str, _: device) -> Response:
+        raw = services.blobs.chunk_index(sha256)
+        if raw is None:
+            raise UnknownBlobError(f"blob {sha256} is too small to have a chunk index")
+        return Response(raw, media_type="application/octet-stream", headers=_IMMUTABLE)
 
     return app
 
@@ -176,7 +184,7 @@ def _blob(services: Services, sha256: str, wanted: str | None) -> Response:
     """The blob, or the one range of it that was asked for; anything but a single range is answered with the whole (RFC 9110, 14.2)."""
     file = services.blobs.open(sha256)
     size = file.seek(0, 2)
-    headers = {"accept-ranges": "bytes", "etag": f'"{sha256}"', "cache-control": "max-age=31536000, immutable"}
+    headers = _IMMUTABLE | {"accept-ranges": "bytes", "etag": f'"{sha256}"'}
     found = _RANGE.fullmatch(wanted or "")
     if found is None or found.groups() == ("", ""):
         return StreamingResponse(
