@@ -32,13 +32,16 @@ DaemonError                     daemon.error
 │   ├── SelfTestError           update.self_test_failed  wrong outputs, a crash, or a hang in the test process
 │   ├── ProbationError          update.probation_failed  it went live and misbehaved
 │   ├── HelperTimeoutError      update.timed_out         the helper process had not answered in its time
+│   ├── NoActiveVersionError    update.no_active         a shadow or split, and nothing beside which it could run
+│   ├── CrashLoopError          update.crash_loop        the daemon kept dying under a version that was committed
 │   ├── InterruptedUpdateError  update.interrupted       power cuts or crashes, too often in one update
 │   └── SupersededError         update.superseded        a newer desired state wants something else
 ├── CommandError                command.failed           a diagnostic the operator asked for could not be done
 │   └── CommandUnknownError     command.unknown          this version does not offer it
 ├── EnrolmentError              enrolment.failed         the fleet refused, or is not the one the token names
-└── StoreError                  store.error              the device's own durable state cannot be read or written
-    └── StoreDamagedError       store.damaged            it is no database any more
+├── StoreError                  store.error              the device's own durable state cannot be read or written
+│   └── StoreDamagedError       store.damaged            it is no database any more
+└── PackagingError              packaging.failed         a device package cannot be built on this machine
 
 Refusals of messages and signatures are `runtime.contract.errors`; both trees share the rule: codes are stable, texts are not.
 """
@@ -176,6 +179,14 @@ class HelperTimeoutError(UpdateError):
     code = "update.timed_out"
 
 
+class NoActiveVersionError(UpdateError):
+    code = "update.no_active"
+
+
+class CrashLoopError(UpdateError):
+    code = "update.crash_loop"
+
+
 class InterruptedUpdateError(UpdateError):
     code = "update.interrupted"
 
@@ -202,3 +213,7 @@ class StoreError(DaemonError):
 
 class StoreDamagedError(StoreError):
     code = "store.damaged"
+
+
+class PackagingError(DaemonError):
+    code = "packaging.failed"
