@@ -75,7 +75,7 @@ def read_index(raw: bytes, size_bytes: int) -> list[Chunk]:
     chunks = [Chunk(*record) for record in _RECORD.iter_unpack(index.records)]
     if not index.size_bytes == size_bytes == sum(chunk.length for chunk in chunks):
         raise MalformedError(f"chunk index does not add up to the blob's {size_bytes} bytes")
-    if any(chunk.length > MAX_BYTES for chunk in chunks) or any(chunk.length < MIN_BYTES for chunk in chunks[:-1]):
+    if any(not 0 < chunk.length <= MAX_BYTES for chunk in chunks) or any(chunk.length < MIN_BYTES for chunk in chunks[:-1]):
         raise MalformedError(f"chunk index has a chunk outside {MIN_BYTES} to {MAX_BYTES} bytes")
     return chunks
 

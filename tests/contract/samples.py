@@ -5,6 +5,7 @@ from decimal import Decimal
 
 from runtime.contract import artifact as a
 from runtime.contract import canonical as c
+from runtime.contract import chunks
 from runtime.contract import deployment as d
 from runtime.contract import telemetry as t
 
@@ -200,6 +201,8 @@ REFERENCE = t.Reference(
 )
 
 DOCUMENTS = {"manifest": MANIFEST, "evidence": EVIDENCE}
+CHUNK_INDEX = chunks.ChunkIndex(scheme="gear-1", size_bytes=20_000, records=bytes.fromhex("204e0000" + "ab" * 16))
+
 MESSAGES = {
     "desired": DESIRED,
     "envelope": ENVELOPE,
@@ -210,4 +213,5 @@ MESSAGES = {
     "command": COMMAND,
     "result": RESULT,
     "reference": REFERENCE,
+    "chunk_index": CHUNK_INDEX,
 }
