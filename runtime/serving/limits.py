@@ -1,6 +1,6 @@
 """Where is inference offered, and how much may one client ask of it? The [serving] and [limits] tables of runtime.toml."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
@@ -16,6 +16,11 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     inline_us: a model expected to take less runs in the event loop itself, for a thread's hand-over costs 17 us; slower
     ones run in a thread of their own, so that health checks and other models are answered meanwhile.
+
+    isolation: which versions run in a process of their own: those on probation, all, or none. engine_memory_bytes: cap on
+    such a process; 0 for none. inference_timeout_s: an inference that takes longer hangs: its process is killed, or, where it
+    runs in the daemon's own, the watchdog is told. watchdog_s: a daemon that makes no progress for so long ends itself, for
+    whatever supervises it to start it again; 0 for never. systemd's watchdog is served besides (WatchdogSec in the unit).
     """
 
     host: str = "127.0.0.1"
@@ -23,6 +28,10 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     unix_socket: str = ""
     drain_s: Seconds = 10
     inline_us: Annotated[int, Meta(ge=0)] = 200
+    isolation: Literal["never", "probation", "always"] = "probation"
+    inference_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    engine_memory_bytes: Annotated[int, Meta(ge=0)] = 1024 * KIB * KIB
+    watchdog_s: Seconds = 0
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -30,11 +39,13 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     json_bytes: of the JSON part, whose numbers take up to 16 times their text in memory while they are read; binary tensors
     have no such cost. buffered_bytes: of request bodies not yet answered, on all connections together.
+    bytes_elements: strings in one request, each of which costs some 50 bytes beyond its own.
     """
 
     body_bytes: Bytes = 64 * KIB * KIB
     json_bytes: Bytes = 8 * KIB * KIB
     buffered_bytes: Bytes = 128 * KIB * KIB
+    bytes_elements: Positive = 1_000_000
     header_bytes: Annotated[int, Meta(ge=1 * KIB)] = 16 * KIB
     connections: Positive = 256
     request_s: Annotated[int, Meta(ge=1, le=86_400)] = 30

@@ -2,7 +2,9 @@
 
 A model has up to one version per role: `active` answers, `split` answers a share, `shadow` runs on a sampled share and
 answers nobody. A switch is one assignment: a request runs on the old version or the new one, never on neither. The old
-engine closes when the inference under way in it ends; what still waits for it goes to the new version.
+engine closes when the inference under way in it ends; what still waits for it goes to the new version. While a new version
+is on trial in a process of its own, the one it replaced stands by: should that process crash or hang, the request that met
+it is answered by the old version, and so is every one after it.
 """
 
 import threading
@@ -19,7 +21,14 @@ from runtime.contract.canonical import MANIFEST_LIMIT
 from runtime.contract.deployment import SHARE_WHOLE, Role
 from runtime.contract.errors import DigestError
 from runtime.contract.telemetry import read_reference
-from runtime.errors import ModelLoadError, ModelNotFoundError, RequestError, RetiredError
+from runtime.errors import (
+    EngineCrashedError,
+    EngineHungError,
+    ModelLoadError,
+    ModelNotFoundError,
+    RequestError,
+    RetiredError,
+)
 from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.processing.catalogue import check_manifest
 from runtime.serving.health import Health
@@ -86,6 +95,12 @@ class Repository:
         self._served: dict[str, ServedModel] = {}
         """What answers where no split has its share: the active versions."""
         self._by_place: dict[Place, ServedModel] = {}
+        self._standing_by: dict[Place, ServedModel] = {}
+        """What a version on trial replaced, still open."""
+        self._broken: dict[Place, Health] = {}
+        """How a version fared whose place had to be given back."""
+        self.fell_back: Callable[[ServedModel, ServedModel], None] = lambda _broken, _now: None
+        """Told of a broken version and of the one that serves again."""
         self._changing = threading.Lock()
 
     def open(self, directory: Path, role: Role = "active", share: int = SHARE_WHOLE, *, trial: bool = False) -> ServedModel:
@@ -103,16 +118,24 @@ class Repository:
     def switch(self, served: ServedModel) -> ServedModel | None:
         """Serve this version in its role from the next request on.
 
-        Returns the one it replaced there, retired; its monitor can still be read.
+        Returns the one it replaced there, retired or standing by; its monitor can still be read.
         """
         place = (served.manifest.model, served.role)
         with self._changing:
             previous = self._by_place.get(place)
+            leaving = [self._standing_by.pop(place, None)]
+            self._broken.pop(place, None)
             self._arrange({**self._by_place, place: served})
-        if previous is not None and previous is not served:
-            previous.retire()
-            return previous
-        return None
+            if previous is None or previous is served:
+                previous = None
+            elif served.trial_directory is not None and previous.trial_directory is None and not previous.failure:
+                self._standing_by[place] = previous
+            else:
+                leaving.append(previous)
+        for one in leaving:
+            if one is not None:
+                one.retire()
+        return previous
 
     def retire(self, model: str, role: Role = "active") -> ServedModel | None:
         """Serve this model no more in this role. Returns what served, or None for an unknown one, which is no error."""
@@ -120,6 +143,7 @@ class Repository:
             remaining = dict(self._by_place)
             previous = remaining.pop((model, role), None)
             self._arrange(remaining)
+        self._stand_down((model, role))
         if previous is not None:
             previous.retire()
         return previous
@@ -133,6 +157,7 @@ class Repository:
         served = self._by_place.get((model, role))
         if served is None or served.trial_directory is None:
             return
+        self._stand_down((model, role))  # its memory is what the new one may need
         served.replace_engine(self._load(served.manifest, served.trial_directory))
         served.trial_directory = None
 
@@ -152,6 +177,10 @@ class Repository:
                 if self._served.get(model) is served:
                     raise  # nobody switched: it was retired behind the repository's back
                 # Otherwise the next look finds its successor, or nothing.
+            except (EngineCrashedError, EngineHungError):
+                # An inference changes nothing outside itself, so it may be run again.
+                if not self._fall_back(served) or version:
+                    raise
 
     def get(self, model: str, version: str = "") -> ServedModel:
         """What serves now. Raises ModelNotFoundError, also for another version than the one asked for."""
@@ -178,8 +207,10 @@ class Repository:
         return served.artifact if served else None
 
     def health(self, model: str, role: Role = "active") -> Health:
-        """How the version that serves now has fared since it was opened; all zero when there is none."""
+        """How the version switched to last has fared since it was opened; all zero when there is none."""
         served = self._by_place.get((model, role))
+        if (broken := self._broken.get((model, role))) is not None:
+            return broken
         return served.health() if served else Health()
 
     def counts(self, model: str) -> tuple[int, int]:
@@ -189,6 +220,28 @@ class Repository:
     def close(self) -> None:
         for model, role in tuple(self._by_place):
             self.retire(model, role)
+
+    def _fall_back(self, broken: ServedModel) -> bool:
+        """Let what stands by serve instead. False when nothing does."""
+        place = (broken.manifest.model, broken.role)
+        with self._changing:
+            if self._by_place.get(place) is not broken:
+                return place in self._by_place
+            previous = self._standing_by.pop(place, None)
+            if previous is None:
+                return False
+            self._broken[place] = broken.health()
+            self._arrange({**self._by_place, place: previous})
+        broken.retire()
+        self.fell_back(broken, previous)
+        return True
+
+    def _stand_down(self, place: Place) -> None:
+        with self._changing:
+            previous = self._standing_by.pop(place, None)
+            self._broken.pop(place, None)
+        if previous is not None:
+            previous.retire()
 
     def _arrange(self, by_place: dict[Place, ServedModel]) -> None:
         """Take over a new set of versions. The caller holds `_changing`."""
