@@ -32,8 +32,16 @@ _RATE_SHARE = 0.5
 """Of what our own search found: LoadGen judges one rate, and a rate at the edge would be VALID by luck."""
 
 
-class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+class Generated(msgspec.Struct, frozen=True, kw_only=True):
     """What LoadGen wrote. valid: its own judgement under `settings`; summary: its lines, "name : value", as they are."""
+
+    valid: bool
+    settings: dict[str, str]
+    summary: dict[str, str]
+
+
+class Verdict(msgspec.Struct, frozen=True, kw_only=True):
+    """LoadGen's judgement of an artifact."""
 
     name: str
     variant: str
@@ -50,17 +58,23 @@ def run_loadgen(artifact: Artifact, load: Load, rate: float | None) -> Verdict:
 
     Raises MissingError without the package, StageError when the model fails under it.
     """
-    generator = _import()
     opened = Opened(artifact.path, load.threads)
-    with ExitStack() as stack, tempfile.TemporaryDirectory() as folder, Watch() as watch:
-        infer = opened.infer(stack)
-        settings, told = _settings(generator, infer, load, rate, load.bound_ns or opened.manifest.limits.max_latency_ns)
-        summary = _run(generator, infer, settings, Path(folder), in_line=load.scenario == "server")
+    with ExitStack() as stack, Watch() as watch:
+        generated = generate(opened.infer(stack), load, rate, load.bound_ns or opened.manifest.limits.max_latency_ns)
     manifest = artifact.manifest.value
     return Verdict(
         name=name_of(artifact), variant=manifest.variant, engine=manifest.requires.engine, scenario=load.scenario or "",
-        valid=summary.get("Result is") == "VALID", settings=told, summary=summary, conditions=watch.seen,
+        valid=generated.valid, settings=generated.settings, summary=generated.summary, conditions=watch.seen,
     )  # fmt: skip
+
+
+def generate(infer: scenarios.Infer, load: Load, rate: float | None, bound_ns: int | None) -> Generated:
+    """Let LoadGen ask anything that infers. Raises as `run_loadgen`."""
+    generator = _import()
+    with tempfile.TemporaryDirectory() as folder:
+        settings, told = _settings(generator, infer, load, rate, bound_ns)
+        summary = _run(generator, infer, settings, Path(folder), in_line=load.scenario == "server")
+    return Generated(valid=summary.get("Result is") == "VALID", settings=told, summary=summary)
 
 
 def _import() -> Any:
