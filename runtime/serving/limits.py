@@ -16,6 +16,8 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
 
     inline_us: a model expected to take less runs in the event loop itself, for a thread's hand-over costs 17 us; slower
     ones run in a thread of their own, so that health checks and other models are answered meanwhile.
+    model_control: whether clients may unload models and load them again. shared_memory: where tensors may be passed in
+    shared memory; "local" offers it where `host` is this machine's own, for others' clients share no memory with it.
 
     isolation: which versions run in a process of their own: those on probation, all, or none. engine_memory_bytes: cap on
     such a process; 0 for none. inference_timeout_s: an inference that takes longer hangs: its process is killed, or, where it
@@ -28,10 +30,16 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     unix_socket: str = ""
     drain_s: Seconds = 10
     inline_us: Annotated[int, Meta(ge=0)] = 200
+    model_control: bool = False
+    shared_memory: Literal["local", "always", "never"] = "local"
     isolation: Literal["never", "probation", "always"] = "probation"
     inference_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
     engine_memory_bytes: Annotated[int, Meta(ge=0)] = 1024 * KIB * KIB
     watchdog_s: Seconds = 0
+
+    @property
+    def offers_shared_memory(self) -> bool:
+        return self.shared_memory == "always" or (self.shared_memory == "local" and _is_loopback(self.host))
 
 
 class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -51,3 +59,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     request_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
     idle_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     waiting: Positive = 64
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith("127.")

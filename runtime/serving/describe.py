@@ -1,0 +1,122 @@
+"""What does the server say of itself and its models, in the words of the Open Inference Protocol and of Triton?
+
+Sources: the protocol's metadata documents; Triton's model_config.proto for the configuration, and its
+extension_model_repository.md for the index. HTTP sends these as JSON, gRPC as messages of the same fields.
+"""
+
+from importlib.metadata import version
+from typing import Any
+
+from runtime.contract.artifact import Manifest, TensorSpec
+from runtime.errors import ModelNotFoundError
+from runtime.serving.model import ServedModel
+from runtime.serving.repository import Repository
+
+SERVER_NAME = "edgewright"
+EXTENSIONS = (
+    "binary_tensor_data",
+    "classification",
+    "model_configuration",
+    "model_repository",
+    "model_repository(unload_dependents)",
+    "parameters",
+    "statistics",
+    "system_shared_memory",
+)
+_CONFIG_TYPES = {"BYTES": "TYPE_STRING"}
+
+
+def server_metadata() -> dict[str, Any]:
+    return {"name": SERVER_NAME, "version": version(SERVER_NAME), "extensions": list(EXTENSIONS)}
+
+
+def find(repository: Repository, model: str, release: str = "") -> ServedModel:
+    """The version of a model that is meant: the active one, or in whatever role the one named.
+
+    Raises ModelNotFoundError when nothing of that name and version serves.
+    """
+    if release:
+        for served in repository.models():
+            if served.manifest.model == model and served.manifest.version == release:
+                return served
+    return repository.get(model, release)
+
+
+def model_metadata(repository: Repository, model: str, release: str = "") -> dict[str, Any]:
+    """Raises ModelNotFoundError."""
+    manifest = find(repository, model, release).manifest
+    return {
+        "name": manifest.model,
+        "versions": [release] if release else _versions(repository, model),
+        "platform": platform(manifest),
+        "inputs": [_tensor(spec) for spec in manifest.inputs],
+        "outputs": [_tensor(spec) for spec in manifest.outputs],
+    }
+
+
+def model_config(repository: Repository, model: str, release: str = "", batch_rows: int = 0, batch_us: int = 0) -> dict[str, Any]:
+    """A model as Triton's ModelConfig would have it. Raises ModelNotFoundError.
+
+    batch_rows: examples that dynamic batching joins at most, 0 where it is off; batch_us: how long it waits for more.
+    Without it every dimension is told, the free one of the batch as -1: nothing here bounds a batch but the body's limit.
+    """
+    manifest = find(repository, model, release).manifest
+    is_batched = batch_rows > 1 and all(spec.shape[:1] == (-1,) for spec in (*manifest.inputs, *manifest.outputs))
+    config = {
+        "name": manifest.model,
+        "platform": platform(manifest),
+        "backend": manifest.requires.engine,
+        "version_policy": {"specific": {"versions": _versions(repository, model)}},
+        "max_batch_size": batch_rows if is_batched else 0,
+        "input": [_port(spec, is_batched=is_batched) for spec in manifest.inputs],
+        "output": [_port(spec, is_batched=is_batched) for spec in manifest.outputs],
+        "instance_group": [{"name": manifest.model, "kind": "KIND_CPU", "count": 1}],
+        "default_model_filename": manifest.model_file,
+        "parameters": {name: {"string_value": str(value)} for name, value in sorted(manifest.engine_options.items())},
+    }
+    if is_batched:
+        config["dynamic_batching"] = {"preferred_batch_size": [], "max_queue_delay_microseconds": batch_us}
+    return config
+
+
+def repository_index(
+    repository: Repository, stored: tuple[str, ...] = (), *, only_ready: bool = False, is_draining: bool = False
+) -> list[dict[str, str]]:
+    """Every version that serves, and the models that are on the device without serving. stored: all models on the device."""
+    index: list[dict[str, str]] = []
+    serving = repository.models()
+    for served in serving:
+        state = {"state": "UNAVAILABLE", "reason": "the daemon is stopping"} if is_draining else {"state": "READY", "reason": ""}
+        if served.role != "active" and not is_draining:
+            state["reason"] = f"serves as {served.role}"
+        index.append({"name": served.manifest.model, "version": served.manifest.version, **state})
+    names = {served.manifest.model for served in serving}
+    index += [
+        {"name": name, "version": "", "state": "UNAVAILABLE", "reason": "not loaded"} for name in stored if name not in names
+    ]
+    return [entry for entry in index if entry["state"] == "READY" or not only_ready]
+
+
+def platform(manifest: Manifest) -> str:
+    """Engine and format, as Triton names them: "onnxruntime_onnx"."""
+    return f"{manifest.requires.engine}_{manifest.model_file.rpartition('.')[2]}"
+
+
+def _versions(repository: Repository, model: str) -> list[str]:
+    """The active version first. Each once, though it may serve in two roles."""
+    found = [served.manifest.version for served in repository.models() if served.manifest.model == model]
+    if not found:
+        raise ModelNotFoundError(f"unknown model {model!r}")
+    return list(dict.fromkeys(found))
+
+
+def _tensor(spec: TensorSpec) -> dict[str, Any]:
+    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
+
+
+def _port(spec: TensorSpec, *, is_batched: bool) -> dict[str, Any]:
+    return {
+        "name": spec.name,
+        "data_type": _CONFIG_TYPES.get(spec.datatype, f"TYPE_{spec.datatype}"),
+        "dims": list(spec.shape[1:] if is_batched else spec.shape),
+    }
