@@ -13,25 +13,20 @@ aloud, without it. Exit 3 when something did not hold.
 
 import argparse
 import json
-import logging
 import shutil
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.crash_points.paths import PATHS, Bench, UpdatePath
-from benchmarks.crash_points.points import Point
+from benchmarks.crash_points.pool import Task, strike_all
 from benchmarks.crash_points.strikes import Fault, Striker, Struck, can_mount
 
 MEMORY = Path("/dev/shm")
-Task = tuple[str, Fault, Point]
-_striker: Striker
 _PATHS = {path.name: path for path in PATHS}
 
 
@@ -94,11 +89,6 @@ def list_tasks(paths: list[UpdatePath], faults: list[Fault], folder: Path) -> li
         bench.close()
 
 
-def strike_all(tasks: list[Task], jobs: int, folder: Path) -> Iterator[Struck]:
-    with ProcessPoolExecutor(jobs, get_context("spawn"), initializer=_begin, initargs=(folder,)) as pool:
-        yield from pool.map(_strike, tasks)
-
-
 def progress(struck: Iterator[Struck], total: int) -> Iterator[Struck]:
     began = time.monotonic()
     for done, one in enumerate(struck, 1):
@@ -126,19 +116,6 @@ def show_result(struck: list[Struck]) -> int:
         print(f"{path:12} " + ", ".join(f"{count} {fault}" for fault, count in counts.items()) + f": {failed} wrong")
     print(f"{len(struck)} points, {len(wrong)} wrong")
     return 3 if wrong else 0
-
-
-def _begin(folder: Path) -> None:
-    """Once in each process that strikes: a bench of its own."""
-    global _striker  # noqa: PLW0603 - what a pool's initializer leaves for its tasks
-    logging.disable(logging.ERROR)  # the faults' own messages
-    place = Path(tempfile.mkdtemp(dir=folder))
-    _striker = Striker(Bench(place), place)
-
-
-def _strike(task: Task) -> Struck:
-    path, fault, point = task
-    return _striker.strike(_PATHS[path], fault, point)
 
 
 if __name__ == "__main__":
