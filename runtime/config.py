@@ -46,7 +46,9 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     """Bounds of an update. fetch_retry_s: how long an unreachable store is tried again before the update fails.
 
     helper_memory_bytes: cap on the self-test's process; 0 for none. reserve_bytes: stays free on the disk.
-    In probation more than probation_max_error_ratio of at least probation_min_requests failing means rollback.
+    disk_bytes: what blobs and slots may take together; memory_bytes: what this process may; 0 for no bound of ours.
+    In probation more than probation_max_error_ratio of at least probation_min_requests failing means rollback, and so does
+    a median latency over probation_max_latency_ratio times the previous version's; 0 for no such comparison.
     """
 
     helper_memory_bytes: Bytes = 1024 * MIB
@@ -56,7 +58,10 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     verify_timeout_s: Seconds = 600
     test_timeout_s: Seconds = 120
     reserve_bytes: Bytes = 16 * MIB
+    disk_bytes: Bytes = 0
+    memory_bytes: Bytes = 0
     probation_max_error_ratio: Ratio = 0.1
+    probation_max_latency_ratio: Annotated[float, Meta(ge=0, le=1000)] = 3.0
     probation_min_requests: Annotated[int, Meta(ge=1)] = 20
 
 

@@ -31,6 +31,7 @@ from runtime.serving.server import serve
 from runtime.update.actions import Actions
 from runtime.update.boot import open_active, recover_jobs
 from runtime.update.delegate import delegate
+from runtime.update.lanes import parts_of
 from runtime.update.machine import Job, Machine
 from runtime.update.plan import HoldBack
 from runtime.update.requests import Reply, Request, Task
@@ -88,9 +89,6 @@ class Live:
     def settle(self, model: str, role: Role = "active") -> None:
         self._repository.settle(model, role)
 
-    def counts(self, model: str) -> tuple[int, int]:
-        return self._repository.counts(model)
-
 
 class Daemon:
     """One device. Composes; decides nothing."""
@@ -104,6 +102,7 @@ class Daemon:
         self._repository = Repository()
         self._live = Live(self._repository)
         self._alarms: list[tuple[str, str, str]] = []
+        self._left_out: Mapping[str, HoldBack] = {}
         self._updater: Updater | None = None
         self._agent: Agent | None = None
         self._stop: Callable[[], object] = lambda: None
@@ -117,13 +116,13 @@ class Daemon:
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, stopping.set)
-        open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
+        self._left_out = open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
         try:
             server = await serve(self._repository, self.config.serving, self.config.limits)
         except ConfigError:
             self._wind_down()  # a port in use is no crash of the version that would have served
             raise
-        log.info("start %d serves %s", number, ", ".join(self.state.slots.models()) or "nothing yet")
+        log.info("start %d serves %s", number, ", ".join(self.state.slots.lanes()) or "nothing yet")
         joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
         joining.start()
         await stopping.wait()
@@ -155,7 +154,9 @@ class Daemon:
         return self._repository.models()
 
     def held_back(self) -> Mapping[str, HoldBack]:
-        return self._updater.held_back if self._updater is not None else {}
+        """Why something wanted does not start, or something installed does not serve, by lane."""
+        left_out = {lane: why for lane, why in self._left_out.items() if self._live.artifact(*parts_of(lane)) is None}
+        return {**left_out, **(self._updater.held_back if self._updater is not None else {})}
 
     def desired_changed(self) -> None:
         if self._updater is not None:
@@ -205,7 +206,7 @@ class Daemon:
         return Agent(self, identity, boot)
 
     def _on_step(self, job: Job) -> None:
-        log.info("update of %s to %s: %s %s", job.model, job.artifact.version, job.state, job.error_code)
+        log.info("update of %s to %s: %s %s", job.lane, job.artifact.version, job.state, job.error_code)
         if self._agent is not None:
             self._agent.note_step(job)
 

@@ -14,12 +14,13 @@ import msgspec
 from runtime.config import Config, UpdateSettings
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import sha256_hex
+from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
-from runtime.contract.deployment import DeviceProfile, Outcome, Settings
 from runtime.errors import ConfigError, UnsuitableError
 from runtime.files import held_alone, make_directory, write_durably
 from runtime.identity import IDENTITY_FILE, ROOT_FILE, Identity, identity_dir, read_identity
 from runtime.profile import detect_profile
+from runtime.serving.health import Health
 from runtime.update.actions import Actions
 from runtime.update.delegate import delegate, error_of
 from runtime.update.machine import Job, Machine
@@ -31,20 +32,23 @@ _MANIFEST = re.compile(r"targets/([a-z0-9-]{1,40})/([^/]+)/([a-z0-9-]{1,40})/([0
 class Offline:
     """The serving side while nothing serves: the daemon opens what it finds at its next start."""
 
-    def open(self, directory: Path) -> Path:
+    def open(self, directory: Path, role: Role = "active", share: int = SHARE_WHOLE, *, trial: bool = False) -> Path:
         return directory
 
     def switch(self, served: Any) -> None:
         pass
 
-    def retire(self, model: str) -> None:
+    def retire(self, model: str, role: Role = "active") -> None:
         pass
 
-    def artifact(self, model: str) -> ArtifactRef | None:
+    def artifact(self, model: str, role: Role = "active") -> ArtifactRef | None:
         return None
 
-    def counts(self, model: str) -> tuple[int, int]:
-        return 0, 0
+    def health(self, model: str, role: Role = "active") -> Health:
+        return Health()
+
+    def settle(self, model: str, role: Role = "active") -> None:
+        pass
 
 
 def install(config: Config, bundle: Path, *, model: str, target: str, root: Path | None) -> Job:

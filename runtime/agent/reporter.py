@@ -17,6 +17,8 @@ from runtime.contract.canonical import REPORTED_LIMIT, write_message
 from runtime.contract.deployment import DeviceProfile, Reported, ReportedDeployment, Slot
 from runtime.contract.errors import TooLargeError
 from runtime.contract.topics import Channel
+from runtime.errors import CrashLoopError
+from runtime.update.lanes import in_order, parts_of
 from runtime.update.machine import DETAIL_LIMIT, Job
 from runtime.update.plan import HoldBack
 from runtime.update.slots import Slots
@@ -30,7 +32,7 @@ class Line(Protocol):
 
 
 class Reporter:
-    """Safe to share between threads. held_back: why a wanted update has not started, by model."""
+    """Safe to share between threads. held_back: why a wanted update has not started, by lane."""
 
     def __init__(
         self,
@@ -73,15 +75,17 @@ class Reporter:
 
 
 def describe(jobs: Mapping[str, Job], slots: Slots, held_back: Mapping[str, HoldBack]) -> tuple[ReportedDeployment, ...]:
-    """Every model on the device or on its way there."""
-    models = sorted({*jobs, *slots.models(), *held_back})
-    return tuple(_describe_one(model, jobs.get(model), slots, held_back.get(model)) for model in models)
+    """Everything on the device or on its way there: one entry per model and role, active ones first."""
+    lanes = in_order({*jobs, *slots.lanes(), *held_back})
+    return tuple(_describe_one(lane, jobs.get(lane), slots, held_back.get(lane)) for lane in lanes)
 
 
-def _describe_one(model: str, job: Job | None, slots: Slots, held_back: HoldBack | None) -> ReportedDeployment:
-    slot: Slot | None = slots.active(model)
-    artifact: ArtifactRef | None = slots.artifact(model, slot)
-    report = ReportedDeployment(model=model, artifact=artifact, slot=slot if artifact else None)
+def _describe_one(lane: str, job: Job | None, slots: Slots, held_back: HoldBack | None) -> ReportedDeployment:
+    model, role = parts_of(lane)
+    is_left_out = held_back is not None and held_back.code == CrashLoopError.code
+    slot: Slot | None = None if is_left_out else slots.active(lane)
+    artifact: ArtifactRef | None = slots.artifact(lane, slot)
+    report = ReportedDeployment(model=model, role=role, artifact=artifact, slot=slot if artifact else None)
     if job is not None:
         report = msgspec.structs.replace(
             report,

@@ -12,10 +12,12 @@ from typing import Any, Protocol
 
 from runtime.config import UpdateSettings
 from runtime.contract.artifact import ArtifactRef
+from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
-from runtime.contract.deployment import DeviceProfile, Settings
 from runtime.errors import FetchError, HelperTimeoutError, ProbationError
+from runtime.serving.health import Health
 from runtime.update.machine import DONE, Action, Answer, Job
+from runtime.update.probation import failure_of
 from runtime.update.requests import FetchRequest, Reply, Request, Task, TestRequest, VerifyRequest
 from runtime.update.state import State
 from runtime.update.table import Event
@@ -28,22 +30,28 @@ Delegate = Callable[[Task, Request, float], Reply]
 
 
 class Serving(Protocol):
-    """What an update needs of the inference side."""
+    """What an update needs of the inference side. A model has up to one version per role."""
 
-    def open(self, directory: Path) -> Any:
-        """Check and load the artifact in a slot, without serving it yet. Raises EngineError or ContractError."""
+    def open(self, directory: Path, role: Role = "active", share: int = SHARE_WHOLE, *, trial: bool = False) -> Any:
+        """Check and load the artifact in a slot, without serving it yet. Raises EngineError or ContractError.
+
+        share: of the traffic, out of SHARE_WHOLE. trial: not committed, so it may be run apart until `settle`.
+        """
 
     def switch(self, served: Any) -> Any:
-        """Serve it from the next request on, in place of the model's previous version, which is closed when unused."""
+        """Serve it from the next request on, in place of what had its role, which is closed when unused."""
 
-    def retire(self, model: str) -> Any:
-        """Serve this model no more. An unknown model is no error."""
+    def retire(self, model: str, role: Role = "active") -> Any:
+        """Serve this model no more in this role. An unknown one is no error."""
 
-    def artifact(self, model: str) -> ArtifactRef | None:
+    def artifact(self, model: str, role: Role = "active") -> ArtifactRef | None:
         """What serves now."""
 
-    def counts(self, model: str) -> tuple[int, int]:
-        """Requests and errors of the version that serves now, since it began to."""
+    def health(self, model: str, role: Role = "active") -> Health:
+        """How the version that serves now has fared, since it began to."""
+
+    def settle(self, model: str, role: Role = "active") -> Any:
+        """It is committed: a trial may now run where the others do. Raises EngineError when it cannot."""
 
 
 class Actions:
@@ -115,9 +123,9 @@ class Actions:
 
     def verify(self, job: Job) -> Answer:
         """Build the slot from blobs, then check every byte of it."""
-        self._slots.fill(job.model, job.slot, job.artifact.sha256)
+        self._slots.fill(job.lane, job.slot, job.artifact.sha256)
         request = VerifyRequest(
-            directory=str(self._slots.directory(job.model, job.slot)),
+            directory=str(self._slots.directory(job.lane, job.slot)),
             model=job.model,
             artifact=job.artifact,
             floor=self._store.floor(job.model),
@@ -128,56 +136,69 @@ class Actions:
 
     def test(self, job: Job) -> Answer:
         """Have the model compute its golden outputs in a process of its own."""
-        directory = str(self._slots.directory(job.model, job.slot))
+        directory = str(self._slots.directory(job.lane, job.slot))
         request = TestRequest(directory=directory, memory_bytes=self._bounds.helper_memory_bytes)
         self._delegate(Task.TEST, request, self._bounds.test_timeout_s)
         return DONE
 
     def switch(self, job: Job) -> Answer:
         """Load, then move the symlink, then let requests in: whatever fails or dies before the rename leaves the old version."""
-        opened = self._serving.open(self._slots.directory(job.model, job.slot))
-        self._slots.activate(job.model, job.slot)
+        before = self._serving.health(job.model, job.role)
+        opened = self._serving.open(self._slots.directory(job.lane, job.slot), job.role, job.share, trial=True)
+        self._slots.activate(job.lane, job.slot)
         self._serving.switch(opened)
-        self._since.pop((job.model, S.PROBATION), None)
-        return DONE
+        self._since.pop((job.lane, S.PROBATION), None)
+        is_known = before.requests >= self._bounds.probation_min_requests
+        return Answer(Event.DONE, baseline_ns=before.p50_ns if is_known else 0)
 
     def watch(self, job: Job) -> Answer:
-        """Probation: the share of failing requests decides while it lasts; crashes are counted at each start."""
-        if self._serving.artifact(job.model) != job.artifact:
+        """Probation: what the version does with live requests decides while it lasts; crashes are counted at each start."""
+        if self._serving.artifact(job.model, job.role) != job.artifact:
             raise ProbationError("the new version does not serve")
-        requests, errors = self._serving.counts(job.model)
-        if requests >= self._bounds.probation_min_requests and errors > requests * self._bounds.probation_max_error_ratio:
-            raise ProbationError(f"{errors} of {requests} requests failed")
+        health = self._serving.health(job.model, job.role)
+        limit_ns = self._slots.manifest(job.lane, job.slot).value.limits.max_latency_ns
+        if failure := failure_of(job, health, self._bounds, limit_ns):
+            raise ProbationError(failure)
         left_s = self._settings().probation_s - self._lasting_s(job)
         return DONE if left_s <= 0 else Answer(Event.LATER, wait_s=min(PROBATION_LOOK_S, left_s))
 
     def commit(self, job: Job) -> Answer:
-        """From here on nothing below the artifact's signed floor is accepted for this model."""
-        manifest = self._slots.manifest(job.model, job.slot).value
-        self._store.raise_floor(job.model, manifest.rollback_floor)
+        """The version may run where the others do; from here on nothing below its signed floor is accepted for this model.
+
+        A shadow or split raises no floor: it is on trial in the fleet's eyes, and must not bar what answers.
+        """
+        self._serving.settle(job.model, job.role)
+        if job.role == "active":
+            self._store.raise_floor(job.model, self._slots.manifest(job.lane, job.slot).value.rollback_floor)
         return DONE
 
     def roll_back(self, job: Job) -> Answer:
-        """Make the previous slot the serving one, on disk first. With no previous version the model serves no more."""
-        self._slots.activate(job.model, job.previous)
+        """Make the previous slot the serving one, on disk first. With no previous version nothing of the lane serves."""
+        self._slots.activate(job.lane, job.previous)
         if job.previous is None:
-            self._serving.retire(job.model)
-        elif self._serving.artifact(job.model) != self._slots.artifact(job.model, job.previous):
-            self._serving.switch(self._serving.open(self._slots.directory(job.model, job.previous)))
+            self._serving.retire(job.model, job.role)
+        elif self._serving.artifact(job.model, job.role) != self._slots.artifact(job.lane, job.previous):
+            self._serving.switch(self._serving.open(self._slots.directory(job.lane, job.previous), job.role, job.share))
         return DONE
 
     def report(self, job: Job) -> Answer:
-        """The outcome is stored already and goes out with every report; what is left is to forget this update's timers."""
-        self._tries.pop(job.model, None)
+        """The outcome is stored already and goes out with every report; what is left is to forget this update's timers.
+
+        A slot that holds what was refused is emptied: should the serving one be damaged, this is no version to fall back to.
+        """
+        self._tries.pop(job.lane, None)
         for state in S:
-            self._since.pop((job.model, state), None)
+            self._since.pop((job.lane, state), None)
+        has_failed = job.outcome is not Outcome.SUCCEEDED and job.is_placed and self._slots.active(job.lane) != job.slot
+        if has_failed and self._slots.artifact(job.lane, job.slot) in (job.artifact, None):
+            self._slots.drop(job.lane, job.slot)
         return DONE
 
     def _lasting_s(self, job: Job) -> float:
         """How long this job has been in its state, since this process first looked."""
         now = self._monotonic_s()
-        return now - self._since.setdefault((job.model, job.state), now)
+        return now - self._since.setdefault((job.lane, job.state), now)
 
     def _next_retry_s(self, job: Job) -> float:
-        tries = self._tries[job.model] = self._tries.get(job.model, 0) + 1
+        tries = self._tries[job.lane] = self._tries.get(job.lane, 0) + 1
         return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** (tries - 1)) * (0.5 + self._jitter() / 2)

@@ -10,10 +10,11 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from runtime.contract.artifact import ArtifactRef, Count, Name
+from runtime.contract.deployment import SHARE_WHOLE, Outcome, Role, Slot
 from runtime.contract.deployment import DeploymentState as S
-from runtime.contract.deployment import Outcome, Slot
 from runtime.contract.errors import ContractError
 from runtime.errors import DaemonError, InterruptedUpdateError, StoreError, SupersededError
+from runtime.update.lanes import lane_of
 from runtime.update.table import COUNTED, MAX_INTERRUPTIONS, OUTCOME_OF_FAILURE, RESUME, SAFE_EXIT, TRANSITIONS, Event
 
 log = logging.getLogger(__name__)
@@ -22,20 +23,25 @@ DETAIL_LIMIT = 500
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """One update of one model, from the moment it starts until the next one starts; kept in state.db.
+    """One update in one lane, from the moment it starts until the next one starts; kept in state.db.
 
     slot: where the artifact goes; previous: the slot that served when it started (None: nothing did).
     generation: of the desired state that asked for it; 0 for a side-load, whose bundle is `source` ("": the fleet's store).
-    outcome is set once, by what happened first.
-    interruptions: unclean stops since the update, or its probation, began.
+    over: the generation a side-load stands above; a newer one is the fleet's word again.
+    outcome is set once, by what happened first; a crash loop of a committed version is the one thing that changes it later.
+    interruptions: unclean stops since the update, or its probation, began. is_placed: the slot may hold the artifact.
+    baseline_ns: half of the previous version's requests took less, when it was replaced; 0 = unknown.
     """
 
     model: Name
+    role: Role = "active"
+    share: Count = SHARE_WHOLE
     artifact: ArtifactRef
     rollout: str = ""
     attempt: Count = 0
     generation: Count = 0
     source: str = ""
+    over: Count = 0
     slot: Slot
     previous: Slot | None = None
     state: S = S.IDLE
@@ -43,6 +49,12 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error_code: str = ""
     error_detail: str = ""
     interruptions: Count = 0
+    is_placed: bool = False
+    baseline_ns: Count = 0
+
+    @property
+    def lane(self) -> str:
+        return lane_of(self.model, self.role)
 
     @property
     def is_running(self) -> bool:
@@ -50,12 +62,13 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What an action says. wait_s: with LATER, how long until it wants to be asked again."""
+    """What an action says. wait_s: with LATER, how long until it wants to be asked again; baseline_ns: as of `Job`."""
 
     event: Event
     code: str = ""
     detail: str = ""
     wait_s: float = 0.0
+    baseline_ns: int = 0
 
 
 DONE = Answer(Event.DONE)
@@ -67,11 +80,14 @@ def follow(job: Job, answer: Answer) -> Job:
     """The job after an answer; pure. An absent pair takes the safe exit."""
     state = TRANSITIONS.get((job.state, answer.event))
     if state is None:
-        log.error("update of %s: no transition for %s in %s", job.model, answer.event, job.state)
+        log.error("update of %s: no transition for %s in %s", job.lane, answer.event, job.state)
         state = SAFE_EXIT[job.state]
     change: dict[str, object] = {"state": state}
     if state is S.PROBATION and job.state is not S.PROBATION:
         change["interruptions"] = 0
+        change["baseline_ns"] = answer.baseline_ns
+    if state is S.VERIFYING:
+        change["is_placed"] = True
     if answer.event not in (Event.DONE, Event.LATER, Event.START) and job.outcome is Outcome.NONE:
         change["outcome"] = OUTCOME_OF_FAILURE.get(job.state, Outcome.ROLLED_BACK)
         change["error_code"], change["error_detail"] = answer.code, answer.detail[:DETAIL_LIMIT]
@@ -120,13 +136,13 @@ class Machine:
         try:
             return self._actions[job.state](job)
         except (DaemonError, ContractError) as error:
-            log.warning("update of %s to %s: %s failed: %s", job.model, job.artifact.version, job.state, error)
+            log.warning("update of %s to %s: %s failed: %s", job.lane, job.artifact.version, job.state, error)
             return Answer(Event.FAILED, error.code, str(error))
         except OSError as error:
-            log.warning("update of %s to %s: %s failed: %s", job.model, job.artifact.version, job.state, error)
+            log.warning("update of %s to %s: %s failed: %s", job.lane, job.artifact.version, job.state, error)
             return Answer(Event.FAILED, StoreError.code, str(error))
         except Exception as error:  # the worker's edge: whatever an action did not foresee ends this update only
-            log.exception("update of %s to %s: %s failed unexpectedly", job.model, job.artifact.version, job.state)
+            log.exception("update of %s to %s: %s failed unexpectedly", job.lane, job.artifact.version, job.state)
             return Answer(Event.FAILED, DaemonError.code, f"{type(error).__name__}: {error}")
 
     def _move(self, job: Job, answer: Answer) -> Job:

@@ -1,6 +1,7 @@
 """What does the desired state ask of this device now, given what it serves and how its last updates ended?
 
-Pure: no clock, no disk. The updater carries the decisions out.
+Pure: no clock, no disk. The updater carries the decisions out. Each lane is decided for itself, with one tie: a shadow or
+split waits for an active version of its model, beside which it is to run.
 """
 
 from collections.abc import Mapping
@@ -10,14 +11,15 @@ import msgspec
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import Deployment, Desired, Outcome, Slot
 from runtime.contract.errors import ExpiredError
-from runtime.errors import UnsuitableError
+from runtime.errors import NoActiveVersionError, UnsuitableError
+from runtime.update.lanes import in_order, lane_of, parts_of
 from runtime.update.machine import Job
 
 FAILURES = (Outcome.REFUSED, Outcome.ROLLED_BACK)
 
 
 class Present(msgspec.Struct, frozen=True):
-    """What lies on the device for one model: the serving slot and its artifact (None: nothing serves)."""
+    """What lies on the device in one lane: the serving slot and its artifact (None: nothing serves)."""
 
     slot: Slot | None = None
     artifact: ArtifactRef | None = None
@@ -35,43 +37,51 @@ class Record(msgspec.Struct, frozen=True):
     job: Job
 
 
+class Share(msgspec.Struct, frozen=True):
+    """Store a job and give what serves in its lane the job's share of the traffic, without fetching anything."""
+
+    job: Job
+
+
 class Supersede(msgspec.Struct, frozen=True):
     """End a running update, because something else is wanted."""
 
-    model: str
+    lane: str
     by: str
 
 
 class Retire(msgspec.Struct, frozen=True):
-    """Take a model off the device."""
+    """Take what is in a lane off the device."""
 
-    model: str
+    lane: str
 
 
 class HoldBack(msgspec.Struct, frozen=True):
     """Do not start yet. code: "" while waiting for a time, else why; until_s: when to look again, 0 for never by itself."""
 
-    model: str
+    lane: str
     code: str = ""
     detail: str = ""
     until_s: float = 0.0
 
 
-Decision = Start | Record | Supersede | Retire | HoldBack
+Decision = Start | Record | Share | Supersede | Retire | HoldBack
 
 
 def plan(
     desired: Desired, jobs: Mapping[str, Job], present: Mapping[str, Present], now_s: float, is_clock_synced: bool = True
 ) -> list[Decision]:
     """Every decision that follows now. An update under way for what is still wanted gets none: it just goes on."""
-    wanted = _one_per_model(desired)
+    wanted = {lane_of(deployment.model, deployment.role): deployment for deployment in desired.deployments}
     decisions: list[Decision] = []
-    for deployment in wanted.values():
-        job, here = jobs.get(deployment.model), present.get(deployment.model, Present())
+    for lane in in_order(wanted):
+        job, here = jobs.get(lane), present.get(lane, Present())
+        if job is not None and _stands_above(job, wanted[lane], desired):
+            continue
         decision = (
-            _while_running(desired, deployment, job)
+            _while_running(desired, wanted[lane], job)
             if job is not None and job.is_running
-            else _while_idle(desired, deployment, job, here, now_s=now_s, is_clock_synced=is_clock_synced)
+            else _while_idle(desired, wanted[lane], job, here, present, now_s=now_s, is_clock_synced=is_clock_synced)
         )
         if decision is not None:
             decisions.append(decision)
@@ -79,27 +89,35 @@ def plan(
     return decisions
 
 
-def _one_per_model(desired: Desired) -> dict[str, Deployment]:
-    """The active deployment of each model; one of a role this version cannot serve stands only where no active one does."""
-    chosen: dict[str, Deployment] = {}
-    for deployment in desired.deployments:
-        if deployment.model not in chosen or deployment.role == "active":
-            chosen[deployment.model] = deployment
-    return chosen
-
-
 def _while_running(desired: Desired, deployment: Deployment, job: Job) -> Decision | None:
     if job.artifact != deployment.artifact:
-        return Supersede(job.model, f"desired generation {desired.generation}")
-    restated = msgspec.structs.replace(job, rollout=deployment.rollout, attempt=deployment.attempt, generation=desired.generation)
-    return Record(restated) if restated != job else None
+        return Supersede(job.lane, f"desired generation {desired.generation}")
+    restated = msgspec.structs.replace(
+        job,
+        rollout=deployment.rollout,
+        attempt=deployment.attempt,
+        generation=desired.generation,
+        share=deployment.share,
+    )
+    if restated == job:
+        return None
+    return Record(restated) if job.role == "active" or restated.share == job.share else Share(restated)
 
 
 def _while_idle(
-    desired: Desired, deployment: Deployment, job: Job | None, here: Present, *, now_s: float, is_clock_synced: bool
+    desired: Desired,
+    deployment: Deployment,
+    job: Job | None,
+    here: Present,
+    present: Mapping[str, Present],
+    *,
+    now_s: float,
+    is_clock_synced: bool,
 ) -> Decision | None:
     new = Job(
         model=deployment.model,
+        role=deployment.role,
+        share=deployment.share,
         artifact=deployment.artifact,
         rollout=deployment.rollout,
         attempt=deployment.attempt,
@@ -107,36 +125,55 @@ def _while_idle(
         slot="b" if here.slot == "a" else "a",
         previous=here.slot,
     )
-    if here.artifact == deployment.artifact and deployment.role == "active":
+    lane = new.lane
+    if here.artifact == deployment.artifact:
         served = msgspec.structs.replace(new, slot=here.slot or "a", outcome=Outcome.SUCCEEDED)
+        if deployment.role != "active" and (job is None or job.share != deployment.share):
+            return Share(served)
         return None if job is not None and _speaks_of(job, deployment) and job.outcome is Outcome.SUCCEEDED else Record(served)
     if job is not None and _is_settled(job, deployment):
         return None
-    if deployment.kind != "model" or deployment.role != "active":
-        detail = f"this version deploys models as active, not {deployment.kind!r} as {deployment.role!r}"
+    if deployment.kind != "model":
+        detail = f"this version deploys models, not {deployment.kind!r}"
         return Record(msgspec.structs.replace(new, outcome=Outcome.REFUSED, error_code=UnsuitableError.code, error_detail=detail))
     if deployment.not_before > now_s:
-        return HoldBack(deployment.model, until_s=deployment.not_before)
+        return HoldBack(lane, until_s=deployment.not_before)
     if not is_clock_synced:
-        return HoldBack(deployment.model, detail="the clock is not set yet")
+        return HoldBack(lane, detail="the clock is not set yet")
     if now_s >= desired.expires:
-        return HoldBack(deployment.model, ExpiredError.code, f"desired generation {desired.generation} is past its expiry")
+        return HoldBack(lane, ExpiredError.code, f"desired generation {desired.generation} is past its expiry")
+    if deployment.role != "active" and present.get(deployment.model, Present()).artifact is None:
+        detail = f"{deployment.model} has no active version here, beside which a {deployment.role} could run"
+        return HoldBack(lane, NoActiveVersionError.code, detail)
     return Start(new)
 
 
 def _unwanted(
     desired: Desired, wanted: Mapping[str, Deployment], jobs: Mapping[str, Job], present: Mapping[str, Present]
 ) -> list[Decision]:
-    """Models the fleet once deployed here and no longer names. A side-loaded one is not the fleet's to remove."""
+    """Lanes the fleet once filled here and no longer names. A side-loaded model is not the fleet's to remove."""
     decisions: list[Decision] = []
-    for model, job in jobs.items():
-        if model in wanted or job.generation == 0:
+    for lane, job in jobs.items():
+        if lane in wanted or job.generation == 0:
             continue
         if job.is_running:
-            decisions.append(Supersede(model, f"desired generation {desired.generation}"))
-        elif model in present:
-            decisions.append(Retire(model))
+            decisions.append(Supersede(lane, f"desired generation {desired.generation}"))
+        elif lane in present:
+            decisions.append(Retire(lane))
+    # With state.db its job may be lost; but a shadow or split is never side-loaded, so it was the fleet's.
+    lost = [lane for lane in present if lane not in wanted and lane not in jobs and parts_of(lane)[1] != "active"]
+    decisions.extend(map(Retire, lost))
     return decisions
+
+
+def _stands_above(job: Job, deployment: Deployment, desired: Desired) -> bool:
+    """Whether something else was side-loaded after the fleet had said this: then its next word decides, not this one."""
+    return (
+        bool(job.source)
+        and job.over >= desired.generation
+        and job.artifact != deployment.artifact
+        and job.outcome not in FAILURES
+    )
 
 
 def _speaks_of(job: Job, deployment: Deployment) -> bool:

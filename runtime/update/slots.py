@@ -1,10 +1,11 @@
-"""Where do a model's two versions lie on disk, and which one serves?
+"""Where do a lane's two versions lie on disk, and which one serves?
 
-    blobs/sha256/HEX               content-addressed files, manifests among them
-    models/MODEL/a, models/MODEL/b one artifact each, hard links to blobs
-    models/MODEL/active -> a | b   the switch: one rename of this symlink
+    blobs/sha256/HEX             content-addressed files, manifests among them
+    models/LANE/a, models/LANE/b one artifact each, hard links to blobs
+    models/LANE/active -> a | b  the switch: one rename of this symlink
 
-A blob that only the blob folder links to is in no slot, so its link count tells the garbage collector all it needs.
+The lane of a model's active deployment bears the model's name; see `lanes.py`. A blob that only the blob folder links to
+is in no slot, so its link count tells the garbage collector all it needs.
 """
 
 import errno
@@ -18,6 +19,7 @@ from runtime.contract.canonical import MANIFEST_LIMIT, Received
 from runtime.contract.deployment import Slot
 from runtime.contract.errors import ContractError, DigestError
 from runtime.files import TEMPORARY_SUFFIX, make_directory, naming_a_full_disk, point_symlink, remove_durably, sync_directory
+from runtime.update.lanes import in_order, parts_of
 
 ACTIVE = "active"
 SLOTS: tuple[Slot, Slot] = ("a", "b")
@@ -39,51 +41,55 @@ class Slots:
         make_directory(self.blobs)
         return self
 
+    def lanes(self) -> tuple[str, ...]:
+        """Lanes with an active slot, those of active deployments first."""
+        return tuple(in_order(link.parent.name for link in self._models.glob(f"*/{ACTIVE}") if link.is_symlink()))
+
     def models(self) -> tuple[str, ...]:
-        """Models with an active slot."""
-        return tuple(sorted(link.parent.name for link in self._models.glob(f"*/{ACTIVE}") if link.is_symlink()))
+        """Models whose active deployment has an active slot."""
+        return tuple(lane for lane in self.lanes() if parts_of(lane)[1] == "active")
 
-    def directory(self, model: str, slot: Slot) -> Path:
-        return self._models / model / slot
+    def directory(self, lane: str, slot: Slot) -> Path:
+        return self._models / lane / slot
 
-    def active(self, model: str) -> Slot | None:
-        link = self._models / model / ACTIVE
+    def active(self, lane: str) -> Slot | None:
+        link = self._models / lane / ACTIVE
         if not link.is_symlink():
             return None
         return "a" if str(link.readlink()) == "a" else "b"
 
-    def inactive(self, model: str) -> Slot:
-        return "b" if self.active(model) == "a" else "a"
+    def inactive(self, lane: str) -> Slot:
+        return "b" if self.active(lane) == "a" else "a"
 
-    def activate(self, model: str, slot: Slot | None) -> None:
-        """Make a slot the one that serves after any restart; None: the model serves no more. Durable, idempotent."""
-        link = self._models / model / ACTIVE
+    def activate(self, lane: str, slot: Slot | None) -> None:
+        """Make a slot the one that serves after any restart; None: nothing of the lane serves any more. Durable, idempotent."""
+        link = self._models / lane / ACTIVE
         if slot is None:
             remove_durably(link)
-        elif self.active(model) != slot:
+        elif self.active(lane) != slot:
             point_symlink(link, slot)
 
-    def manifest(self, model: str, slot: Slot) -> Received[Manifest]:
+    def manifest(self, lane: str, slot: Slot) -> Received[Manifest]:
         """What a slot holds. Raises OSError when it is empty, ContractError when its manifest is unreadable."""
-        with (self.directory(model, slot) / MANIFEST_NAME).open("rb") as file:
+        with (self.directory(lane, slot) / MANIFEST_NAME).open("rb") as file:
             return read_manifest(file.read(MANIFEST_LIMIT + 1))
 
-    def artifact(self, model: str, slot: Slot | None) -> ArtifactRef | None:
+    def artifact(self, lane: str, slot: Slot | None) -> ArtifactRef | None:
         """Names the artifact in a slot; None when there is none that can be read."""
         if slot is None:
             return None
         try:
-            received = self.manifest(model, slot)
+            received = self.manifest(lane, slot)
         except (OSError, ContractError):
             return None
         return ArtifactRef(version=received.value.version, target=received.value.requires.profile, sha256=received.sha256)
 
-    def fill(self, model: str, slot: Slot, manifest_sha256: str) -> None:
+    def fill(self, lane: str, slot: Slot, manifest_sha256: str) -> None:
         """Build an artifact in an inactive slot from blobs, replacing what was there. Durable, idempotent.
 
         Raises DigestError when a blob is missing, DiskFullError, or what `read_manifest` raises.
         """
-        place = self.directory(model, slot)
+        place = self.directory(lane, slot)
         building = place.with_name(slot + TEMPORARY_SUFFIX)
         remove_durably(building)
         make_directory(building)
@@ -96,14 +102,14 @@ class Slots:
         building.rename(place)
         sync_directory(place.parent)
 
-    def drop(self, model: str, slot: Slot) -> None:
+    def drop(self, lane: str, slot: Slot) -> None:
         """Empty a slot that does not serve."""
-        remove_durably(self.directory(model, slot))
+        remove_durably(self.directory(lane, slot))
 
-    def remove(self, model: str) -> None:
-        """Take a model off the device. The symlink goes first: a half-removed model must not be served."""
-        self.activate(model, None)
-        remove_durably(self._models / model)
+    def remove(self, lane: str) -> None:
+        """Take a lane off the device. The symlink goes first: what is half removed must not be served."""
+        self.activate(lane, None)
+        remove_durably(self._models / lane)
 
     def collect_garbage(self) -> int:
         """Remove blobs that no slot links to, and what interrupted work left. Returns the bytes freed.

@@ -1,6 +1,6 @@
 """What must the device remember over a power cut, beyond its files?
 
-One SQLite database, `state.db`: the newest update of each model, the desired state held, version floors, how often the
+One SQLite database, `state.db`: the newest update of each lane, the desired state held, version floors, how often the
 daemon started and whether it stopped in order, commands already done, and the last time it could trust. WAL with
 synchronous=FULL: a call that returned is on disk.
 """
@@ -19,11 +19,13 @@ from runtime.contract.canonical import Received
 from runtime.contract.deployment import Desired
 from runtime.errors import StoreDamagedError, StoreError
 from runtime.update.machine import Job
+from runtime.update.storm import Storm
 
 STATE_FILE = "state.db"
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS job (model TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
+-- job.model holds a lane: the model's name for the active one
 CREATE TABLE IF NOT EXISTS floor (model TEXT PRIMARY KEY, version TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS command (id TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
@@ -66,15 +68,15 @@ class Store:
     # -- updates
 
     def jobs(self) -> dict[str, Job]:
-        """The newest update of each model."""
+        """The newest update of each lane."""
         rows = self._all("SELECT model, body FROM job ORDER BY model")
-        return {model: msgspec.msgpack.decode(body, type=Job) for model, body in rows}
+        return {lane: msgspec.msgpack.decode(body, type=Job) for lane, body in rows}
 
     def save_job(self, job: Job) -> None:
-        self._write("INSERT OR REPLACE INTO job VALUES (?, ?)", job.model, msgspec.msgpack.encode(job))
+        self._write("INSERT OR REPLACE INTO job VALUES (?, ?)", job.lane, msgspec.msgpack.encode(job))
 
-    def forget_job(self, model: str) -> None:
-        self._write("DELETE FROM job WHERE model = ?", model)
+    def forget_job(self, lane: str) -> None:
+        self._write("DELETE FROM job WHERE model = ?", lane)
 
     def floor(self, model: str) -> str:
         """The highest signed rollback floor among the artifacts of this model that were committed here."""
@@ -116,6 +118,13 @@ class Store:
 
     def end_boot(self) -> None:
         self._set_fact("stopped", b"clean")
+
+    def storm(self) -> Storm:
+        raw = self._fact("storm")
+        return msgspec.msgpack.decode(raw, type=Storm) if raw else Storm()
+
+    def save_storm(self, storm: Storm) -> None:
+        self._set_fact("storm", msgspec.msgpack.encode(storm))
 
     def trusted_time_s(self) -> int:
         """The latest time some trusted party vouched for; the clock is never believed to be earlier."""

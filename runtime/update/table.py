@@ -52,6 +52,7 @@ TRANSITIONS: dict[tuple[S, Event], S] = {
     (S.PROBATION, E.EXHAUSTED): S.ROLLING_BACK,
     (S.COMMITTING, E.DONE): S.REPORTING,
     (S.COMMITTING, E.FAILED): S.ROLLING_BACK,
+    (S.COMMITTING, E.EXHAUSTED): S.ROLLING_BACK,
     (S.ROLLING_BACK, E.DONE): S.REPORTING,
     (S.ROLLING_BACK, E.FAILED): S.REPORTING,
     (S.REPORTING, E.DONE): S.IDLE,
@@ -61,8 +62,11 @@ TRANSITIONS: dict[tuple[S, Event], S] = {
 RESUME: dict[S, S] = {state: state for state in S if state is not S.IDLE}
 """Where an update goes on after a power loss: every action is idempotent, so each state simply acts again."""
 
-COUNTED: frozenset[S] = frozenset({S.FETCHING, S.VERIFYING, S.TESTING, S.SWITCHING, S.PROBATION})
-"""States whose interruptions count: something in them may be what takes the device down. The count starts anew in PROBATION."""
+COUNTED: frozenset[S] = frozenset({S.FETCHING, S.VERIFYING, S.TESTING, S.SWITCHING, S.PROBATION, S.COMMITTING})
+"""States whose interruptions count: something in them may be what takes the device down. The count starts anew in PROBATION.
+
+COMMITTING is one of them, since there a version that ran in a process of its own is opened in the daemon's.
+"""
 MAX_INTERRUPTIONS = 3
 
 OUTCOME_OF_FAILURE: dict[S, Outcome] = {

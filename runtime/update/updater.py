@@ -5,28 +5,33 @@ jobs through the machine. At most one job is before its switch; probations may o
 """
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
 
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Settings
-from runtime.errors import StoreError
+from runtime.contract.errors import ContractError
+from runtime.errors import DaemonError, StoreError
 from runtime.update.actions import Serving
+from runtime.update.lanes import parts_of
 from runtime.update.machine import Job, Machine
-from runtime.update.plan import Decision, HoldBack, Present, Record, Retire, Start, Supersede, plan
+from runtime.update.plan import Decision, HoldBack, Present, Record, Retire, Share, Start, Supersede, plan
 from runtime.update.state import State
 from runtime.update.store import Held, Store
+from runtime.update.storm import ORDERLY_S, Storm
 
 log = logging.getLogger(__name__)
 
 IDLE_LOOK_S = 30.0
 STORE_RETRY_S = 5.0
 _BEFORE_SWITCH = (S.FETCHING, S.VERIFYING, S.TESTING, S.SWITCHING)
+_LIVE = (S.IDLE, S.PROBATION, S.COMMITTING)
 
 
 class Updater:
-    """changed: told after every durable change of a job; held_back: why a wanted model is not being updated, by model."""
+    """changed: told after every durable change of a job; held_back: why what is wanted in a lane does not start."""
 
     def __init__(
         self,
@@ -48,6 +53,7 @@ class Updater:
         self._jobs = state.store.jobs()
         self._wake = threading.Event()
         self._stopping = False
+        self._orderly_s = monotonic_s() + ORDERLY_S
         self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
         self.held_back: dict[str, HoldBack] = {}
 
@@ -78,12 +84,12 @@ class Updater:
 
     def _step(self, job: Job) -> float:
         """Step a job if it is due. Returns how long until it wants to be stepped again."""
-        left_s = self._due_s.get(job.model, 0.0) - self._monotonic_s()
+        left_s = self._due_s.get(job.lane, 0.0) - self._monotonic_s()
         if left_s > 0:
             return left_s
         moved, wait_s = self._machine.step(job)
-        self._jobs[job.model] = moved
-        self._due_s[job.model] = self._monotonic_s() + wait_s
+        self._jobs[job.lane] = moved
+        self._due_s[job.lane] = self._monotonic_s() + wait_s
         if not moved.is_running:
             self._finish(moved)
         return wait_s
@@ -97,6 +103,7 @@ class Updater:
                     self._clean_up()
                     is_clean = True
                 wait_s = self.once()
+                self._calm_down()
             except StoreError:
                 log.exception("updates pause: the device's own state cannot be read or written")
                 wait_s = STORE_RETRY_S
@@ -110,10 +117,10 @@ class Updater:
         held = self._store.held()
         if held is None:
             return IDLE_LOOK_S
-        present = {model: self._present(model) for model in self._slots.models()}
+        present = {lane: self._present(lane) for lane in self._slots.lanes()}
         decisions = plan(held.desired.value, self._jobs, present, self._clock.now_s(), self._clock.is_synced)
         before = self.held_back
-        self.held_back = {decision.model: decision for decision in decisions if isinstance(decision, HoldBack)}
+        self.held_back = {decision.lane: decision for decision in decisions if isinstance(decision, HoldBack)}
         wait_s = IDLE_LOOK_S
         for decision in decisions:
             wait_s = min(wait_s, self._carry_out(decision))
@@ -124,37 +131,63 @@ class Updater:
     def _carry_out(self, decision: Decision) -> float:
         match decision:
             case Start(job):
-                self._jobs[job.model] = self._machine.start(job)
+                self._jobs[job.lane] = self._machine.start(job)
             case Record(job):
                 self._store.save_job(job)
-                self._jobs[job.model] = job
+                self._jobs[job.lane] = job
                 self._changed()
-            case Supersede(model, by):
-                self._jobs[model] = self._machine.supersede(self._jobs[model], by)
-                self._due_s.pop(model, None)
-            case Retire(model):
-                self._retire(model)
+            case Share(job):
+                return self._share(job)
+            case Supersede(lane, by):
+                self._jobs[lane] = self._machine.supersede(self._jobs[lane], by)
+                self._due_s.pop(lane, None)
+            case Retire(lane):
+                self._retire(lane)
             case HoldBack(until_s=until_s) if until_s:
                 return max(0.0, until_s - self._clock.now_s())
             case _:
                 return IDLE_LOOK_S
         return 0.0
 
-    def _present(self, model: str) -> Present:
-        slot = self._slots.active(model)
-        return Present(slot, self._slots.artifact(model, slot))
+    def _present(self, lane: str) -> Present:
+        slot = self._slots.active(lane)
+        return Present(slot, self._slots.artifact(lane, slot))
 
-    def _retire(self, model: str) -> None:
-        log.info("%s is no longer wanted here and is removed", model)
-        self._serving.retire(model)
-        self._slots.remove(model)
-        self._store.forget_job(model)
-        self._jobs.pop(model, None)
+    def _share(self, job: Job) -> float:
+        """Serve what is in the lane with another share: opened anew from its slot, so that its windows do not mix the two."""
+        slot = self._slots.active(job.lane)
+        if job.state in _LIVE and slot is not None:
+            directory = self._slots.directory(job.lane, slot)
+            try:
+                opened = self._serving.open(directory, job.role, job.share, trial=job.is_running)
+            except (DaemonError, ContractError, OSError):
+                log.exception("%s: the new share waits", job.lane)
+                return IDLE_LOOK_S
+            self._serving.switch(opened)
+        self._store.save_job(job)
+        self._jobs[job.lane] = job
+        self._changed()
+        return 0.0
+
+    def _retire(self, lane: str) -> None:
+        log.info("%s is no longer wanted here and is removed", lane)
+        self._serving.retire(*parts_of(lane))
+        self._slots.remove(lane)
+        self._store.forget_job(lane)
+        self._jobs.pop(lane, None)
         self._changed()
         self._clean_up()
 
+    def _calm_down(self) -> None:
+        """An orderly period has passed: whatever made earlier starts die does not any more, or is not served."""
+        if self._monotonic_s() >= self._orderly_s:
+            self._orderly_s = math.inf
+            storm = self._store.storm()
+            if not storm.is_calm:
+                self._store.save_storm(Storm(kernel_boot=storm.kernel_boot))
+
     def _finish(self, job: Job) -> None:
-        log.info("update of %s to %s: %s %s", job.model, job.artifact.version, job.outcome, job.error_code)
+        log.info("update of %s to %s: %s %s", job.lane, job.artifact.version, job.outcome, job.error_code)
         self._clean_up()
 
     def _clean_up(self) -> None:

@@ -7,7 +7,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import Deployment, Desired, Outcome
 from runtime.contract.deployment import DeploymentState as S
 from runtime.update.machine import Job
-from runtime.update.plan import HoldBack, Present, Record, Retire, Start, Supersede, plan
+from runtime.update.plan import HoldBack, Present, Record, Retire, Share, Start, Supersede, plan
 
 OLD = ArtifactRef(version="1.0.0", target="t", sha256="0" * 64)
 NEW = ArtifactRef(version="1.1.0", target="t", sha256="1" * 64)
@@ -109,18 +109,61 @@ def test_nothing_starts_before_the_clock_is_set():
     assert isinstance(decision, HoldBack)
 
 
-@pytest.mark.parametrize("change", [{"kind": "firmware"}, {"role": "shadow"}, {"role": "split"}])
-def test_what_this_version_cannot_deploy_is_refused_aloud(change):
-    decision = only(plan(desired(**change), {}, HERE, NOW))
+def test_what_this_version_cannot_deploy_is_refused_aloud():
+    decision = only(plan(desired(kind="firmware"), {}, HERE, NOW))
     assert isinstance(decision, Record)
     assert (decision.job.outcome, decision.job.error_code) == (Outcome.REFUSED, "update.unsuitable")
-    assert plan(desired(**change), {"digits": decision.job}, HERE, NOW) == []
+    assert plan(desired(kind="firmware"), {"digits": decision.job}, HERE, NOW) == []
 
 
-def test_a_shadow_beside_the_active_deployment_does_not_hide_it():
-    active, shadow = desired().deployments[0], desired(OLD, role="shadow").deployments[0]
-    both = msgspec.structs.replace(desired(), deployments=(shadow, active))
-    assert isinstance(only(plan(both, {}, HERE, NOW)), Start)
+SHADOW = {"digits+shadow": Present("a", NEW)}
+
+
+@pytest.mark.parametrize("role", ["shadow", "split"])
+def test_a_second_model_goes_into_a_lane_of_its_own(role):
+    wanted = desired(OLD).deployments + desired(role=role, share=500).deployments
+    both = msgspec.structs.replace(desired(), deployments=wanted[::-1])
+    here, beside = plan(both, {}, HERE, NOW)
+    assert isinstance(here, Record)
+    assert isinstance(beside, Start)
+    assert (beside.job.lane, beside.job.slot, beside.job.previous, beside.job.share) == (f"digits+{role}", "a", None, 500)
+
+
+@pytest.mark.parametrize("role", ["shadow", "split"])
+def test_a_second_model_waits_for_an_active_one(role):
+    decision = only(plan(desired(role=role), {}, {}, NOW))
+    assert (decision.lane, decision.code) == (f"digits+{role}", "update.no_active")
+    assert isinstance(only(plan(desired(role=role), {}, HERE, NOW)), Start)
+
+
+def test_another_share_needs_no_download():
+    done = job(role="shadow", share=500, slot="a", previous=None, outcome=Outcome.SUCCEEDED)
+    wanted = desired(role="shadow", share=500)
+    assert plan(wanted, {"digits+shadow": done}, HERE | SHADOW, NOW) == []
+    decision = only(plan(desired(role="shadow", share=900), {"digits+shadow": done}, HERE | SHADOW, NOW))
+    assert isinstance(decision, Share)
+    assert (decision.job.share, decision.job.outcome, decision.job.slot) == (900, Outcome.SUCCEEDED, "a")
+    running = job(role="shadow", share=500, state=S.FETCHING)
+    decision = only(plan(desired(role="shadow", share=900), {"digits+shadow": running}, HERE, NOW))
+    assert isinstance(decision, Share)
+    assert (decision.job.share, decision.job.state) == (900, S.FETCHING)
+
+
+def test_a_second_model_no_longer_named_goes_alone():
+    jobs = {"digits": job(OLD, outcome=Outcome.SUCCEEDED), "digits+shadow": job(role="shadow", outcome=Outcome.SUCCEEDED)}
+    assert only(plan(desired(OLD), jobs, HERE | SHADOW, NOW)) == Retire("digits+shadow")
+    assert only(plan(desired(OLD), {"digits": jobs["digits"]}, HERE | SHADOW, NOW)) == Retire("digits+shadow")
+
+
+def test_what_was_side_loaded_since_stands_until_the_fleet_speaks_again():
+    side = job(OLD, generation=0, source="/stick.edge", over=5, state=S.PROBATION)
+    assert plan(desired(), {"digits": side}, HERE, NOW) == []
+    done = msgspec.structs.replace(side, state=S.IDLE, outcome=Outcome.SUCCEEDED)
+    assert plan(desired(), {"digits": done}, HERE, NOW) == []
+    assert isinstance(only(plan(desired(generation=6), {"digits": done}, HERE, NOW)), Start)
+    assert isinstance(only(plan(desired(generation=6), {"digits": side}, HERE, NOW)), Supersede)
+    failed = msgspec.structs.replace(done, outcome=Outcome.ROLLED_BACK)
+    assert isinstance(only(plan(desired(), {"digits": failed}, HERE, NOW)), Start)
 
 
 def test_a_model_that_is_no_longer_named_is_retired_unless_it_was_side_loaded():
