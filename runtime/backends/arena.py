@@ -103,8 +103,9 @@ class Arena:
         return found
 
     def close(self) -> None:
-        """Let go; the memory goes when the other process and the last view of it have."""
+        """Let go, as whoever holds views must too: the memory goes when the other process and the last view of it have."""
         os.close(self.handle)
+        del self._map  # it cannot be closed while there are views
 
 
 def has_bytes(specs: Iterable[TensorSpec]) -> bool:

@@ -141,6 +141,8 @@ class _EngineProcess:
         self._waiting = select.poll()
         self._waiting.register(self._answers, select.POLLIN)
         self._is_open = True
+        self._writer: Writer | None = None
+        self._reader: Reader | None = None
         self._incoming.tell(msgspec.msgpack.encode(order))
         handles = (requests, answers, life, self._incoming.handle, self._outgoing.handle)
         command = [sys.executable, "-X", "faulthandler", "-m", "runtime.backends.engine_process", *map(str, handles)]
@@ -165,7 +167,7 @@ class _EngineProcess:
         return self._child.pid
 
     def infer(self, inputs: Tensors, timeout_s: float) -> dict[str, np.ndarray]:
-        if not self._is_open:
+        if self._writer is None or self._reader is None:
             raise InferenceError("the model is closed")
         bell = self._writer.write(inputs)
         try:
@@ -187,6 +189,7 @@ class _EngineProcess:
             self._let_go()
             self._child.kill()
             self._child.wait()
+            self._writer, self._reader = None, None
 
     def _opened(self, order: Order) -> Ready:
         if not self._waiting.poll(LOAD_S * 1000):
