@@ -66,9 +66,9 @@ def _window(payload: bytes) -> Received[Window]:
 
 def _reported(payload: bytes) -> Received[Reported]:
     received = read_message(payload, Reported, REPORTED_LIMIT)
-    models = [deployment.model for deployment in received.value.deployments]
-    if len(set(models)) != len(models):
-        raise MalformedError("Reported: a model is reported twice")
+    places = [(deployment.model, deployment.role) for deployment in received.value.deployments]
+    if len(set(places)) != len(places):
+        raise MalformedError("Reported: a model is reported twice in one role")
     if received.value.profile.memory_bytes > LARGEST_COUNT:
         raise MalformedError(f"Reported: memory_bytes is over {LARGEST_COUNT}")
     return received

@@ -152,7 +152,9 @@ class TwinRepository:
         self._session.flush()
         return twin.generation
 
-    def _save_installed(self, device: str, deployments: Sequence[ReportedDeployment], now_ms: int) -> None:
+    def _save_installed(self, device: str, reported: Sequence[ReportedDeployment], now_ms: int) -> None:
+        """Jobs and gates look at what answers. A shadow or split is in the report as received, and in windows by role."""
+        deployments = [deployment for deployment in reported if deployment.role == "active"]
         models = [deployment.model for deployment in deployments]
         self._session.execute(delete(Installed).where(Installed.device == device, Installed.model.not_in(models)))
         held = {row.model: row for row in self.installed(device)}

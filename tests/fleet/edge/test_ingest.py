@@ -25,7 +25,7 @@ from fleet.store.inserts import count
 from fleet.store.tables import Event, Installed, Twin
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import EVENT_LIMIT, REPORTED_LIMIT, write_message
-from runtime.contract.deployment import DeviceProfile, Reported, ReportedDeployment
+from runtime.contract.deployment import DeviceProfile, Outcome, Reported, ReportedDeployment
 from runtime.contract.telemetry import Event as DeviceEvent
 from runtime.contract.telemetry import Presence, Result, Window, write_window
 from runtime.contract.topics import Channel, subscription, topic
@@ -292,6 +292,31 @@ def test_reports_in_one_batch_end_with_the_last(services: Services, writer: Writ
     with services.database.read() as session:
         assert session.get(Twin, "one").applied_generation == 3
         assert [row.model for row in session.query(Installed)] == ["m3"]
+
+
+def test_a_shadow_in_a_report_is_no_news_of_the_active_version(services: Services, writer: Writer, enrol: Enrol) -> None:
+    enrol("one")
+    other = ArtifactRef(version="9.0.0", target="x86-64-cpu", sha256="cd" * 32)
+    report = msgspec.msgpack.decode(reported(1, 1), type=Reported)
+    shadow = ReportedDeployment(
+        model="digits",
+        role="shadow",
+        wanted=other,
+        rollout="r-9",
+        attempt=3,
+        outcome=Outcome.ROLLED_BACK,
+        error_code="update.failed",
+    )
+    for deployments in ((*report.deployments, shadow), (shadow, *report.deployments)):
+        body = msgspec.structs.replace(report, seq=report.seq + writer.counts["new"], deployments=deployments)
+        writer.write([arrive("one", Channel.REPORTED, write_message(body, REPORTED_LIMIT))])
+        with services.database.read() as session:
+            (row,) = session.query(Installed)
+            assert (row.sha256, row.rollout, row.outcome, row.error_code) == (ARTIFACT.sha256, "", "none", "")
+    assert refusals(services, "one") == []
+    twice = msgspec.structs.replace(report, seq=99, deployments=(shadow, shadow))
+    writer.write([arrive("one", Channel.REPORTED, write_message(twice, REPORTED_LIMIT))])
+    assert refusals(services, "one") == ["contract.malformed"]
 
 
 def test_a_late_last_will_does_not_take_a_rebooted_device_offline(services: Services, writer: Writer, enrol: Enrol) -> None:
