@@ -1,126 +1,164 @@
-"""How do bytes come from the fleet's store: resumable, checked, and never half-written?
+"""How does a blob come from the fleet's store: resumable, checked, and never half-written?
 
-Plain http.client over TLS with the device's certificate. A blob grows in `HEX.part`, is resumed by Range after any cut,
-and gets its name only when its digest fits.
+It grows in `HEX.part`, always a beginning of the blob, out of what the store sends and, where that saves more than half,
+out of chunks that lie on the device already. It is resumed after any cut and gets its name only when its digest fits.
 """
 
-import http.client
+import logging
 import os
-import ssl
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import urlsplit
+from typing import NamedTuple
 
-from runtime.contract.errors import DigestError
-from runtime.contract.trust import NotFound
+from runtime.contract.chunks import LEAST_BLOB_BYTES, read_index
+from runtime.contract.errors import ContractError, DigestError
 from runtime.errors import DiskFullError, FetchError
-from runtime.files import naming_a_full_disk, rename_durably
+from runtime.files import naming_a_full_disk, rename_durably, write_durably
+from runtime.update.delta import Assembly, LocalChunks, Plan, read_plan, write_plan
+from runtime.update.door import BROKEN, Door
+from runtime.update.pace import Progress
 from runtime.update.verify import check_file
 
+log = logging.getLogger(__name__)
+
 PART_SUFFIX = ".part"
-CHUNK_BYTES = 256 * 1024
-IDLE_TIMEOUT_S = 30.0
-_BROKEN = (OSError, http.client.HTTPException)
+PLAN_SUFFIX = ".plan"
+WHOLE = Plan()
 
 
-class Door:
-    """The fleet's device door: release metadata and blobs over one kept-alive connection."""
+class Brought(NamedTuple):
+    """What a fetch cost. fetched_bytes: payload and indexes that came over the wire; copied_bytes: taken from this device.
 
-    def __init__(self, url: str, context: ssl.SSLContext, timeout_s: float = IDLE_TIMEOUT_S) -> None:
-        parts = urlsplit(url)
-        if parts.scheme != "https" or not parts.hostname:
-            raise FetchError(f"{url!r} is not an https address")
-        self._connection = http.client.HTTPSConnection(parts.hostname, parts.port or 443, timeout=timeout_s, context=context)
-        self._prefix = parts.path.rstrip("/")
+    fallbacks: blobs that came out wrong by a delta and were fetched whole after all.
+    """
+
+    fetched_bytes: int = 0
+    copied_bytes: int = 0
+    fallbacks: int = 0
+
+
+class Store:
+    """The fleet's store as a `Source`."""
+
+    def __init__(self, door: Door, progress: Progress | None = None) -> None:
+        self._door = door
+        self._progress = progress or Progress()
 
     def close(self) -> None:
-        self._connection.close()
+        self._door.close()
 
     def document(self, path: str) -> Iterator[bytes]:
-        """Bytes of a path below the release store; the `Fetch` of `contract.trust`. Raises NotFound or OSError."""
-        try:
-            response = self._get(f"/tuf/{path}")
-            if response.status == 404:
-                response.read()
-                raise NotFound(path)
-            if response.status != 200:
-                response.read()
-                raise OSError(f"{path}: HTTP {response.status}")
-            while chunk := response.read(CHUNK_BYTES):
-                yield chunk
-        except http.client.HTTPException as error:
-            self.close()
-            raise OSError(f"{path}: {type(error).__name__} {error}") from error
-        except OSError:
-            self.close()
-            raise
+        """See `Door.document`."""
+        return self._door.document(path)
 
-    def blob(self, sha256: str, size_bytes: int, folder: Path) -> None:
+    def blob(self, sha256: str, size_bytes: int, folder: Path, local: LocalChunks | None = None) -> Brought:
         """Bring one blob into the folder, resuming what is there of it. Durable when it returns.
 
-        Raises FetchError (the part stays for the next try), DigestError or DiskFullError (nothing stays).
+        local: what the device may take chunks from. Raises FetchError (what came stays for the next try), DigestError or
+        DiskFullError (nothing stays).
         """
-        part = folder / (sha256 + PART_SUFFIX)
-        resumed = part.is_file() and part.stat().st_size > 0
+        return _Transfer(self._door, self._progress, sha256, size_bytes, folder).run(local)
+
+
+class _Transfer:
+    """One blob on its way in."""
+
+    def __init__(self, door: Door, progress: Progress, sha256: str, size_bytes: int, folder: Path) -> None:
+        self._door = door
+        self._progress = progress
+        self._sha256 = sha256
+        self._size_bytes = size_bytes
+        self._blob = folder / sha256
+        self._part = folder / (sha256 + PART_SUFFIX)
+        self._plan = folder / (sha256 + PLAN_SUFFIX)
+        self._copied_bytes = 0
+        self._fallbacks = 0
+        self._answers = 0
+
+    def run(self, local: LocalChunks | None) -> Brought:
+        before = self._door.received_bytes
         try:
-            self._complete(part, sha256, size_bytes)
-            check_file(part, sha256, size_bytes)
-        except DigestError:
-            part.unlink(missing_ok=True)
-            if not resumed:
-                raise
-            # A power cut may have left a part whose tail never reached the disk: that is no fault of the store.
-            self.blob(sha256, size_bytes, folder)
-            return
-        except DiskFullError:
-            part.unlink(missing_ok=True)
+            is_resumed = self._has_part()
+            plan = self._planned(local)
+            try:
+                self._complete(plan)
+            except DigestError:
+                # Wrong in one piece is the store's fault for good. Put together of several it may be that of a part whose
+                # tail a power cut took, of an index that lied, or of a blob that was mended between two answers.
+                if not (plan.steps or is_resumed or self._answers > 1):
+                    raise
+                self._begin_again(plan)
+                self._complete(WHOLE)
+        except (DigestError, DiskFullError):
+            self._part.unlink(missing_ok=True)
+            self._plan.unlink(missing_ok=True)
             raise
-        rename_durably(part, folder / sha256)
+        self._plan.unlink(missing_ok=True)
+        rename_durably(self._part, self._blob)
+        return Brought(self._door.received_bytes - before, self._copied_bytes, self._fallbacks)
 
-    def _complete(self, part: Path, sha256: str, size_bytes: int) -> None:
-        """Append until the part is whole. A cut that still brought something is followed by another request at once."""
-        with part.open("ab") as file:
-            while (have := os.fstat(file.fileno()).st_size) < size_bytes:
-                cut: Exception | None = None
-                try:
-                    self._append(file.fileno(), sha256, have, size_bytes)
-                except _BROKEN as error:
-                    cut = error
-                    self.close()
-                if os.fstat(file.fileno()).st_size == have:
-                    raise FetchError(f"blob {sha256[:12]}…: {cut or 'the store sends nothing'}") from cut
-            os.fsync(file.fileno())
-
-    def _append(self, handle: int, sha256: str, have: int, size_bytes: int) -> None:
-        response = self._get(f"/blobs/{sha256}", {"Range": f"bytes={have}-"} if have else {})
-        if response.status == 200 and have:
-            os.ftruncate(handle, 0)  # a store without Range sends everything again
-            have = 0
-        elif response.status not in (200, 206):
-            response.read()
-            raise FetchError(f"blob {sha256[:12]}…: the store answers HTTP {response.status}")
-        while chunk := response.read(CHUNK_BYTES):
-            have += len(chunk)
-            if have > size_bytes:
-                self.close()
-                raise DigestError(f"blob {sha256[:12]}… is longer than the {size_bytes} bytes signed for it")
-            with naming_a_full_disk(f"fetching blob {sha256[:12]}…"):
-                _write_all(handle, chunk)
-
-    def _get(self, path: str, headers: dict[str, str] | None = None) -> http.client.HTTPResponse:
+    def _planned(self, local: LocalChunks | None) -> Plan:
+        """How to go on: as planned before, from this device where that saves more than half, else all from the store."""
+        if self._plan.is_file():
+            return read_plan(self._plan.read_bytes(), self._size_bytes)
+        if local is None or self._size_bytes < LEAST_BLOB_BYTES or self._has_part():
+            return WHOLE
+        raw = self._door.chunk_index(self._sha256, self._size_bytes)
+        if raw is None:
+            return WHOLE
         try:
-            return self._request(path, headers or {})
-        except (http.client.RemoteDisconnected, ConnectionError, ssl.SSLEOFError):
-            # The server may close a kept-alive connection between two requests; a fresh one decides.
-            self.close()
-            return self._request(path, headers or {})
+            plan = local.plan(read_index(raw, self._size_bytes))
+        except ContractError as error:
+            log.warning("blob %s…: fetched whole: %s", self._sha256[:12], error)
+            return WHOLE
+        log.info("blob %s…: %d of %d bytes are here already", self._sha256[:12], plan.local_bytes, self._size_bytes)
+        if not plan.saves_more_than_half:
+            return WHOLE
+        write_durably(self._plan, write_plan(plan))
+        return plan
 
-    def _request(self, path: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-        self._connection.request("GET", self._prefix + path, headers=headers)
-        return self._connection.getresponse()
+    def _begin_again(self, plan: Plan) -> None:
+        """Forget what came, and that anything could be taken from this device."""
+        if plan.steps:
+            self._fallbacks += 1
+            write_durably(self._plan, write_plan(WHOLE))
+        log.warning("blob %s…: what was put together has another digest; it is fetched whole", self._sha256[:12])
+        self._part.unlink(missing_ok=True)
 
+    def _complete(self, plan: Plan) -> None:
+        """Append until the part is whole, then check it. A cut that still brought something is followed by another request at once."""
+        assembly = Assembly(plan) if plan.steps else None
+        with self._part.open("ab") as file:
+            while (have := os.fstat(file.fileno()).st_size) < self._size_bytes:
+                data, end = assembly.following(have) if assembly else (b"", self._size_bytes)
+                if data:
+                    self._append(file.fileno(), data)
+                    self._copied_bytes += len(data)
+                else:
+                    self._fetch(file.fileno(), have, end)
+            os.fsync(file.fileno())
+        check_file(self._part, self._sha256, self._size_bytes)
 
-def _write_all(handle: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(handle, view) :]
+    def _fetch(self, handle: int, have: int, end: int) -> None:
+        cut: Exception | None = None
+        came = 0
+        try:
+            for piece in self._door.content(self._sha256, have, end, self._size_bytes):
+                self._append(handle, piece)
+                came += len(piece)
+                self._progress.at(self._sha256, have + came, self._size_bytes)
+        except BROKEN as error:
+            cut = error
+            self._door.close()
+        if not came:
+            raise FetchError(f"blob {self._sha256[:12]}…: {cut or 'the store sends nothing'}") from cut
+        self._answers += 1
+
+    def _append(self, handle: int, data: bytes) -> None:
+        with naming_a_full_disk(f"fetching blob {self._sha256[:12]}…"):
+            view = memoryview(data)
+            while view:
+                view = view[os.write(handle, view) :]
+
+    def _has_part(self) -> bool:
+        return self._part.is_file() and self._part.stat().st_size > 0

@@ -8,6 +8,7 @@ eats memory while it is tested takes nothing else along. The daemon's end of std
 is gone and so is the helper: no orphan writes beside its successor.
 """
 
+import logging
 import os
 import resource
 import shutil
@@ -33,6 +34,8 @@ from runtime.update.requests import (
     TestRequest,
     VerifyRequest,
 )
+
+log = logging.getLogger(__name__ if __name__ != "__main__" else "runtime.update.helper")
 
 NICENESS = 5
 
@@ -65,25 +68,34 @@ def accept(request: AcceptRequest) -> Reply:
 
 
 def fetch(request: FetchRequest) -> Reply:
-    """Find the artifact in the signed release metadata, then bring whatever of it is not on the device yet."""
+    """Find the artifact in the signed release metadata, then bring whatever of it is not on the device yet.
+
+    figures: blobs and bytes that were missing; fetched_bytes and copied_bytes say how they came, fallbacks how many deltas failed.
+    """
     from runtime.contract.trust import check_floor
     from runtime.files import write_durably
+    from runtime.update.delta import LocalChunks, files_of_model
+    from runtime.update.download import Brought
     from runtime.update.sources import open_source, trusting
     from runtime.update.verify import require_suitable
 
     state_dir, wanted = Path(request.state_dir), request.artifact
     folder = state_dir / "blobs" / "sha256"
-    with open_source(state_dir, request.source) as source:
+    with open_source(state_dir, request.source, request.bytes_per_s) as source:
         with trusting(state_dir, source) as releases:
             received = releases.manifest(request.model, wanted.version, wanted.target, wanted.sha256)
         check_floor(received.value, request.floor)
         require_suitable(received.value, request.profile)
         missing = missing_blobs(received.value, folder)
-        require_space(folder, sum(missing.values()), request.reserve_bytes)
+        require_space(folder, bytes_to_come(missing, folder), request.reserve_bytes)
         write_durably(folder / received.sha256, received.raw)
-        for sha256, size_bytes in missing.items():
-            source.blob(sha256, size_bytes, folder)
-    return Reply(figures={"blobs": len(missing), "bytes": sum(missing.values())})
+        local = LocalChunks(files_of_model(state_dir / "models", request.model))
+        brought = [source.blob(sha256, size_bytes, folder, local) for sha256, size_bytes in missing.items()]
+    totals = {name: sum(getattr(one, name) for one in brought) for name in Brought._fields}
+    figures = {"blobs": len(missing), "bytes": sum(missing.values())} | totals
+    detail = f"{totals['fallbacks']} deltas came out wrong and were fetched whole" if totals["fallbacks"] else ""
+    log.info("%s %s: %s%s", request.model, wanted.version, _spell(figures), f"; {detail}" if detail else "")
+    return Reply(figures=figures, detail=detail)
 
 
 def verify(request: VerifyRequest) -> Reply:
@@ -130,6 +142,15 @@ def missing_blobs(manifest: Manifest, folder: Path) -> dict[str, int]:
     return missing
 
 
+def bytes_to_come(missing: dict[str, int], folder: Path) -> int:
+    """Bytes of these blobs that are not on the disk yet. What an earlier slice brought takes its room already."""
+    from runtime.update.download import PART_SUFFIX
+
+    parts = {sha256: folder / (sha256 + PART_SUFFIX) for sha256 in missing}
+    here = {sha256: part.stat().st_size for sha256, part in parts.items() if part.is_file()}
+    return sum(max(0, size_bytes - here.get(sha256, 0)) for sha256, size_bytes in missing.items())
+
+
 def require_space(folder: Path, needed_bytes: int, reserve_bytes: int) -> None:
     """Raise DiskFullError before the first byte comes when the blobs would not fit beside the reserve."""
     free = shutil.disk_usage(folder).free
@@ -142,6 +163,7 @@ def main(argv: list[str]) -> int:
     request = msgspec.json.decode(sys.stdin.buffer.readline(), type=kind)
     threading.Thread(target=_end_with_the_daemon, daemon=True).start()
     os.nice(NICENESS)
+    _log_to_the_daemon()
     try:
         reply, status = act(request), EXIT_DONE
     except ContractError as error:
@@ -153,6 +175,19 @@ def main(argv: list[str]) -> int:
     sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
     sys.stdout.buffer.flush()
     return status
+
+
+def _log_to_the_daemon() -> None:
+    """What our own modules say goes line by line to stderr; while it fetches, the daemon copies that to its log."""
+    ours = logging.getLogger("runtime")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    ours.addHandler(handler)
+    ours.setLevel(logging.INFO)
+
+
+def _spell(figures: dict[str, int]) -> str:
+    return ", ".join(f"{name} {value}" for name, value in figures.items())
 
 
 def _end_with_the_daemon() -> None:

@@ -33,7 +33,7 @@ class AcceptRequest(msgspec.Struct, frozen=True, kw_only=True):
 class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Bring an artifact's blobs onto the device. source: "" for the fleet's store, else the path of a bundle.
 
-    reserve_bytes: what must stay free on the disk afterwards.
+    reserve_bytes: what must stay free on the disk afterwards. bytes_per_s: bound on the network's use, 0 for none.
     """
 
     state_dir: str
@@ -42,6 +42,7 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     floor: str
     profile: DeviceProfile
     reserve_bytes: int
+    bytes_per_s: int = 0
     source: str = ""
 
 
@@ -69,7 +70,7 @@ Request = AcceptRequest | FetchRequest | VerifyRequest | TestRequest
 
 
 class Reply(msgspec.Struct, frozen=True, kw_only=True):
-    """code: "" when done, else the stable code of the refusal or failure. payload, is_new: of accept. figures: of test."""
+    """code: "" when done, else the stable code of the refusal or failure. payload, is_new: of accept. figures: of fetch and test."""
 
     code: str = ""
     detail: str = ""

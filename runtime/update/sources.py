@@ -14,7 +14,10 @@ from runtime.contract.trust import NotFound, ReleaseTrust
 from runtime.errors import ConfigError, FetchError
 from runtime.files import TEMPORARY_SUFFIX, naming_a_full_disk, rename_durably, sync_directory
 from runtime.identity import client_context, read_identity, read_root
-from runtime.update.download import CHUNK_BYTES, Door
+from runtime.update.delta import LocalChunks
+from runtime.update.door import Door
+from runtime.update.download import Brought, Store
+from runtime.update.pace import LARGEST_PIECE, Pace
 from runtime.update.verify import check_file
 
 
@@ -22,15 +25,21 @@ class Source(Protocol):
     def document(self, path: str) -> Iterator[bytes]:
         """Bytes of a path below the release store. Raises NotFound or OSError."""
 
-    def blob(self, sha256: str, size_bytes: int, folder: Path) -> None:
-        """Bring a blob into the folder, checked and durable. Raises FetchError, DigestError or DiskFullError."""
+    def blob(self, sha256: str, size_bytes: int, folder: Path, local: LocalChunks | None = None) -> Brought:
+        """Bring a blob into the folder, checked and durable. Raises FetchError, DigestError or DiskFullError.
+
+        local: what the device has already and a source may take from there.
+        """
 
     def close(self) -> None: ...
 
 
 @contextmanager
-def open_source(state_dir: Path, bundle: str) -> Iterator[Source]:
-    """The bundle at this path, or with "" the fleet's door. Raises ConfigError when the device is not enrolled."""
+def open_source(state_dir: Path, bundle: str, bytes_per_s: int = 0) -> Iterator[Source]:
+    """The bundle at this path, or with "" the fleet's door. Raises ConfigError when the device is not enrolled.
+
+    bytes_per_s: bound on what comes over the network, 0 for none.
+    """
     source: Source
     if bundle:
         source = Bundle(Path(bundle))
@@ -38,7 +47,7 @@ def open_source(state_dir: Path, bundle: str) -> Iterator[Source]:
         identity = read_identity(state_dir)
         if identity is None or not identity.is_enrolled:
             raise ConfigError("this device belongs to no fleet; enrol it first: runtime enroll TOKEN")
-        source = Door(identity.url, client_context(state_dir))
+        source = Store(Door(identity.url, client_context(state_dir), pace=Pace(bytes_per_s)))
     try:
         yield source
     finally:
@@ -77,14 +86,15 @@ class Bundle:
     def document(self, path: str) -> Iterator[bytes]:
         try:
             with self._zip.open(path) as member:
-                while chunk := member.read(CHUNK_BYTES):
+                while chunk := member.read(LARGEST_PIECE):
                     yield chunk
         except KeyError as error:
             raise NotFound(path) from error
         except zipfile.BadZipFile as error:
             raise OSError(f"bundle: {path}: {error}") from error
 
-    def blob(self, sha256: str, size_bytes: int, folder: Path) -> None:
+    def blob(self, sha256: str, size_bytes: int, folder: Path, local: LocalChunks | None = None) -> Brought:
+        """Unpacked whole: reading the stick costs no more than reading the device's own disk."""
         temporary = folder / (sha256 + TEMPORARY_SUFFIX)
         try:
             with naming_a_full_disk(f"unpacking blob {sha256[:12]}…"), temporary.open("wb") as file:
@@ -97,3 +107,4 @@ class Bundle:
             raise FetchError(f"the bundle lacks blob {sha256[:12]}…") from error
         finally:
             temporary.unlink(missing_ok=True)
+        return Brought(fetched_bytes=size_bytes)

@@ -4,6 +4,7 @@ import base64
 import contextlib
 import datetime
 import http.server
+import io
 import json
 import ssl
 import threading
@@ -17,6 +18,7 @@ from tuf.api.metadata import DelegatedRole, Delegations, Metadata, MetaFile, Roo
 
 from runtime.contract.artifact import ArtifactRef, target_path
 from runtime.contract.canonical import COMMAND_LIMIT, DESIRED_LIMIT, sha256_hex, write_json, write_message
+from runtime.contract.chunks import LEAST_BLOB_BYTES, cut, write_index
 from runtime.contract.deployment import Deployment, Desired, Settings
 from runtime.contract.telemetry import Command
 from runtime.contract.trust import DIRECTOR_TARGET, DirectorKeys, key_id, seal_envelope
@@ -129,7 +131,11 @@ def make_desired(
 
 
 class Door:
-    """The device door of a fleet: enrolment, release metadata, blobs with Range. cut_after: bytes before a blob's connection is cut."""
+    """The device door of a fleet: enrolment, release metadata, blobs with Range and chunk index.
+
+    cut_after: bytes before a blob's connection is cut; knows_ranges: else it sends the whole whatever it is asked;
+    indexes: what it says a blob is cut into, by digest, where it is not the truth (None: nothing).
+    """
 
     def __init__(self, authority: Authority, store: ReleaseStore) -> None:
         self.authority = authority
@@ -137,13 +143,16 @@ class Door:
         self.broker = {"host": "localhost", "port": 1}
         self.secret = "s3cret"
         self.cut_after: int | None = None
+        self.knows_ranges = True
+        self.indexes: dict[str, bytes | None] = {}
         self.blob_bytes_sent = 0
         self.requests: list[str] = []
         certificate, key = authority.server()
         context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=str(authority.folder / "ca.pem"))
         context.verify_mode = ssl.CERT_OPTIONAL
         context.load_cert_chain(certificate, key)
-        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"door": self}))
+        self.handler = type("Handler", (_Handler,), {"door": self})
+        self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), self.handler)
         self._server.socket = context.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
         self._thread = threading.Thread(target=self._server.serve_forever, kwargs={"poll_interval": 0.05})
         self._thread.start()
@@ -177,6 +186,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         elif self.path.startswith("/tuf/"):
             raw = self.door.store.files.get(self.path.removeprefix("/tuf/"))
             self._answer(200 if raw is not None else 404, raw or b"")
+        elif self.path.endswith("/chunks"):
+            raw = self._index(self.path.split("/")[-2])
+            self._answer(200 if raw is not None else 404, raw or b"")
         elif self.path.startswith("/blobs/"):
             self._answer_blob(self.door.store.blobs.get(self.path.removeprefix("/blobs/")))
         else:
@@ -201,9 +213,17 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if raw is None:
             self._answer(404, b"")
             return
-        start = int(self.headers["Range"].removeprefix("bytes=").rstrip("-")) if "Range" in self.headers else 0
-        part = raw[start:]
-        self.send_response(206 if start else 200)
+        start, end = 0, len(raw)
+        if asked := self.headers["Range"] if self.door.knows_ranges else None:
+            first, _, last = asked.removeprefix("bytes=").partition("-")
+            start, end = int(first), min(int(last) + 1, len(raw)) if last else len(raw)
+        if asked and start >= end:
+            self._answer(416, b"{}")
+            return
+        part = raw[start:end]
+        self.send_response(206 if asked else 200)
+        if asked:
+            self.send_header("Content-Range", f"bytes {start}-{end - 1}/{len(raw)}")
         self.send_header("Content-Length", str(len(part)))
         self.end_headers()
         sent = part if self.door.cut_after is None else part[: self.door.cut_after]
@@ -211,6 +231,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(sent)
         if len(sent) < len(part):
             self.close_connection = True
+
+    def _index(self, sha256: str) -> bytes | None:
+        if sha256 in self.door.indexes:
+            return self.door.indexes[sha256]
+        raw = self.door.store.blobs.get(sha256, b"")
+        return write_index(list(cut(io.BytesIO(raw).read))) if len(raw) >= LEAST_BLOB_BYTES else None
 
     def _answer(self, status: int, raw: bytes) -> None:
         self.send_response(status)
