@@ -181,12 +181,14 @@ def _array(value: Any) -> np.ndarray:
 
 
 def _decoded(array: np.ndarray) -> np.ndarray:
-    texts = np.empty(array.shape, BYTES)
-    texts.flat = [element.decode() for element in array.flat]
-    return texts
+    return _objects([element.decode() for element in array.flat], array.shape)
 
 
 def _encoded(array: np.ndarray) -> np.ndarray:
-    raw = np.empty(array.shape, BYTES)
-    raw.flat = [element.encode() for element in array.flat]
-    return raw
+    return _objects([element.encode() for element in array.flat], array.shape)
+
+
+def _objects(elements: list[Any], shape: tuple[int, ...]) -> np.ndarray:
+    array = np.empty(len(elements), BYTES)
+    array[:] = elements
+    return array.reshape(shape)

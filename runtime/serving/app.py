@@ -1,42 +1,51 @@
-"""What does each address of the device answer? Open Inference Protocol v2 and Prometheus metrics.
+"""What does each address of the device answer? Open Inference Protocol v2, Triton's extensions of it, Prometheus metrics.
 
 Errors are JSON {"error": text for people, "code": stable}: 4xx where the caller can do something about it, 5xx otherwise.
 """
 
 import asyncio
 import logging
+from collections.abc import Callable
 from functools import lru_cache, partial
-from importlib.metadata import version
+from typing import Any
 
 import msgspec
 
-from runtime.contract.artifact import TensorSpec
 from runtime.errors import (
     DaemonError,
     DrainingError,
+    ForbiddenError,
     HeaderTooLargeError,
     MethodError,
     ModelNotFoundError,
+    OverloadedError,
     RequestError,
     RequestTimeoutError,
     RequestTooLargeError,
     RouteNotFoundError,
     UnavailableError,
 )
+from runtime.serving.admin import PREFIXES, Admin
+from runtime.serving.compression import SMALLEST, accepted_encoding, compress, decompress
+from runtime.serving.control import ModelControl
+from runtime.serving.describe import find, model_config, model_metadata, server_metadata
 from runtime.serving.inference import Answer, Call, Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import decode_request, encode_response
+from runtime.serving.messages import InferRequest, decode_request, encode_response
 from runtime.serving.metrics import CONTENT_TYPE, render_metrics
+from runtime.serving.model import ServedModel
 from runtime.serving.protocol import Hub, Request, Response
+from runtime.serving.regions import Regions
 from runtime.serving.repository import Repository
+from runtime.serving.statistics import model_statistics
 
 log = logging.getLogger(__name__)
 
-SERVER_NAME = "edgewright"
-EXTENSIONS = ("binary_tensor_data",)
 _JSON = b"Content-Type: application/json\r\n"
 _BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
 _MODELS = b"/v2/models/"
+_PLAIN = (b"", b"identity")
+_ACTIONS: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["config"], ["stats"])
 # JSON of 224x224x3 numbers takes 17 to 50 ms to read, so this much takes about as long as the longest inline inference.
 _INLINE_JSON_BYTES = 16 * 1024
 _STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
@@ -46,6 +55,7 @@ _STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
     (ModelNotFoundError, 404),
     (RouteNotFoundError, 404),
     (MethodError, 405),
+    (ForbiddenError, 403),
     (RequestError, 400),
     (UnavailableError, 503),
 )
@@ -55,12 +65,22 @@ _STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
 class App:
     """Routes requests to models. For use from one event loop; `is_draining` makes readiness false."""
 
-    def __init__(self, repository: Repository, inference: Inference, limits: LimitSettings) -> None:
+    def __init__(
+        self,
+        repository: Repository,
+        inference: Inference,
+        limits: LimitSettings,
+        *,
+        control: ModelControl,
+        regions: Regions,
+    ) -> None:
         self.hub = Hub(limits, self.handle, self.refuse)
         self._repository = repository
         self._limits = limits
-        self._inference = inference
-        self._version = version(SERVER_NAME)
+        self.inference = inference
+        self.control = control
+        self.regions = regions
+        self._admin = Admin(repository, control, regions)
         self._responses: dict[int, int] = {}
         self.is_draining = False
 
@@ -79,7 +99,9 @@ class App:
         return self._counted(error_response(error))
 
     def close(self) -> None:
-        self._inference.close()
+        self.inference.close()
+        self.control.close()
+        self.regions.close()
 
     def _route(self, request: Request) -> "Response | asyncio.Future[Response]":
         path = request.target.partition(b"?")[0]
@@ -90,12 +112,14 @@ class App:
                 return self._infer(request, model, release)
             _require_method(request, b"GET")
             return self._describe_model(model, release, action)
+        if path.startswith(PREFIXES):
+            return self._administer(request, path)
         _require_method(request, b"GET")
         return self._describe_server(path.rstrip(b"/"))
 
     def _describe_server(self, path: bytes) -> Response:
         if path == b"/v2":
-            return _json({"name": SERVER_NAME, "version": self._version, "extensions": EXTENSIONS})
+            return _json(server_metadata())
         if path == b"/v2/health/live":
             return _json({"live": True})
         if path == b"/v2/health/ready":
@@ -106,41 +130,56 @@ class App:
         raise _no_route(path)
 
     def _describe_model(self, model: str, release: str, action: str) -> Response:
-        manifest = self._repository.get(model, release).manifest
+        if action == "config":
+            return _json(model_config(self._repository, model, release))
+        if action == "stats":
+            return _json(model_statistics(self._repository, model, release))
         if action == "ready":
-            return _json({"name": manifest.model, "ready": not self.is_draining}, 503 if self.is_draining else 200)
-        return _json(
-            {
-                "name": manifest.model,
-                "versions": [manifest.version],
-                "platform": f"{manifest.requires.engine}_{manifest.model_file.rpartition('.')[2]}",
-                "inputs": [_tensor(spec) for spec in manifest.inputs],
-                "outputs": [_tensor(spec) for spec in manifest.outputs],
-            }
-        )
+            name = find(self._repository, model, release).manifest.model
+            return _json({"name": name, "ready": not self.is_draining}, 503 if self.is_draining else 200)
+        return _json(model_metadata(self._repository, model, release))
+
+    def _administer(self, request: Request, path: bytes) -> "Response | asyncio.Future[Response]":
+        answer = self._admin.answer(request.method, path, request.body, is_draining=self.is_draining)
+        if isinstance(answer, asyncio.Future):
+            return self._settled(answer, lambda _: Response(200, _JSON, []))
+        return Response(200, _JSON, []) if answer is None else _json(answer)
 
     def _infer(self, request: Request, model: str, release: str) -> "Response | asyncio.Future[Response]":
-        if request.encoding not in (b"", b"identity"):
-            raise RequestError("compressed bodies are not accepted; send Content-Encoding: identity")
-        json_bytes = len(request.body) if request.head_length is None else request.head_length
-        if json_bytes > self._limits.json_bytes:
-            raise RequestTooLargeError(f"the JSON part is over the limit of {self._limits.json_bytes} bytes; send binary tensors")
-        self._repository.get(model, release)  # an unknown one is said before anything is read
-        reading = _Reading(request, model, release)
-        if json_bytes > _INLINE_JSON_BYTES:
-            return self._settled(self._inference.submit_unread(model, reading.call, reading.answer))
-        answer = self._inference.submit(reading.call(), reading.answer)
-        return answer if isinstance(answer, Response) else self._settled(answer)
+        served = self._repository.get(model, release)  # an unknown one is said before anything is read
+        reading = _Reading(request, model, release, self._limits, self.regions)
+        if reading.is_long(served):
+            return self._settled(self.inference.submit_unread(model, reading.call, reading.answer))
+        call = reading.call()
+        if not reading.region_bytes:
+            answer = self.inference.submit(call, reading.answer)
+            return answer if isinstance(answer, Response) else self._settled(answer)
+        # What was copied from shared memory waits like a body, and counts as one.
+        if self.hub.buffered_bytes + reading.region_bytes > self._limits.buffered_bytes:
+            raise OverloadedError("too many inputs are waiting at once")
+        answer = self.inference.submit(call, reading.answer)
+        if isinstance(answer, Response):
+            return answer
+        self.hub.buffered_bytes += reading.region_bytes
+        answer.add_done_callback(lambda _: self._forget(reading.region_bytes))
+        return self._settled(answer)
 
-    def _settled(self, running: "asyncio.Future[Response]") -> "asyncio.Future[Response]":
-        """The same answer in a future that is never cancelled and never fails."""
+    def _forget(self, region_bytes: int) -> None:
+        self.hub.buffered_bytes -= region_bytes
+
+    def _settled(
+        self, running: "asyncio.Future[Any]", make: Callable[[Any], Response] = lambda made: made
+    ) -> "asyncio.Future[Response]":
+        """The same answer in a future that is never cancelled and never fails. make: the response of its result."""
         answer: asyncio.Future[Response] = running.get_loop().create_future()
-        running.add_done_callback(partial(self._finish, answer))
+        running.add_done_callback(partial(self._finish, answer, make))
         return answer
 
-    def _finish(self, answer: "asyncio.Future[Response]", running: "asyncio.Future[Response]") -> None:
+    def _finish(
+        self, answer: "asyncio.Future[Response]", make: Callable[[Any], Response], running: "asyncio.Future[Any]"
+    ) -> None:
         try:
-            response = error_response(DrainingError("the daemon is stopping")) if running.cancelled() else running.result()
+            response = error_response(DrainingError("the daemon is stopping")) if running.cancelled() else make(running.result())
         except Exception as error:  # noqa: BLE001 - as in handle
             response = error_response(error)
         if not answer.done():
@@ -152,23 +191,60 @@ class App:
 
 
 class _Reading:
-    """One inference request between its body and its answer."""
+    """One inference request between its body and its answer. region_bytes: copied from shared memory by `call`."""
 
-    __slots__ = ("_asked", "_model", "_release", "_request")
+    __slots__ = ("_asked", "_limits", "_model", "_regions", "_release", "_request", "region_bytes")
 
-    def __init__(self, request: Request, model: str, release: str) -> None:
+    def __init__(self, request: Request, model: str, release: str, limits: LimitSettings, regions: Regions) -> None:
         self._request = request
         self._model = model
         self._release = release
+        self._limits = limits
+        self._regions = regions
+        self._asked: InferRequest
+        self.region_bytes = 0
+
+    def is_long(self, served: ServedModel) -> bool:
+        """Whether reading it would hold up the loop: much JSON, strings, or anything compressed."""
+        request = self._request
+        if request.encoding not in _PLAIN:
+            return True
+        json_bytes = len(request.body) if request.head_length is None else request.head_length
+        if json_bytes > _INLINE_JSON_BYTES:
+            return True
+        return served.takes_text and (len(request.body) > _INLINE_JSON_BYTES or b"shared_memory" in request.body[:json_bytes])
 
     def call(self) -> Call:
-        self._asked = decode_request(self._request.body, self._request.head_length)
-        return Call(self._model, self._asked.inputs, self._release)
+        body, limits = self._request.body, self._limits
+        if self._request.encoding not in _PLAIN:
+            body = decompress(body, self._request.encoding, limits.body_bytes)
+        head_length = self._request.head_length
+        if (len(body) if head_length is None else head_length) > limits.json_bytes:
+            raise RequestTooLargeError(f"the JSON part is over the limit of {limits.json_bytes} bytes; send binary tensors")
+        self._asked = decode_request(body, head_length, self._regions, limits)
+        self.region_bytes = self._asked.region_bytes
+        key = self._asked.key or self._request.split_key.decode("utf-8", "replace")
+        return Call(self._model, self._asked.inputs, self._release, key)
 
     def answer(self, answer: Answer) -> Response:
-        manifest = answer.served.manifest
-        body, head_length = encode_response(self._asked, manifest.model, manifest.version, manifest.outputs, answer.outputs)
-        return Response(200, _JSON if head_length is None else _BINARY % head_length, body)
+        manifest, role = answer.served.manifest, answer.served.role
+        variant: dict[str, str] = {}
+        headers = b""
+        if role != "active":
+            variant, headers = {"variant": role}, b"Edgewright-Variant: %b\r\n" % role.encode()
+        body, head_length = encode_response(
+            self._asked,
+            manifest.model,
+            manifest.version,
+            manifest.outputs,
+            answer.outputs,
+            regions=self._regions,
+            parameters=variant,
+        )
+        headers += _JSON if head_length is None else _BINARY % head_length
+        if self._request.accept and sum(map(len, body)) >= SMALLEST and (encoding := accepted_encoding(self._request.accept)):
+            return Response(200, headers + b"Content-Encoding: %b\r\n" % encoding, [compress(body, encoding)])
+        return Response(200, headers, body)
 
 
 def error_response(error: Exception) -> Response:
@@ -182,12 +258,14 @@ def error_response(error: Exception) -> Response:
 
 @lru_cache(maxsize=128)
 def _model_address(path: bytes) -> tuple[str, str, str]:
-    """/v2/models/MODEL[/versions/VERSION][/ready|/infer] as (model, version or "", action or "")."""
+    """/v2/models/MODEL[/versions/VERSION][/ACTION] and /v2/models/stats as (model or "", version or "", action or "")."""
+    if path.rstrip(b"/") == b"/v2/models/stats":
+        return "", "", "stats"
     model, *rest = path[len(_MODELS) :].decode("latin-1").rstrip("/").split("/")
     release = ""
     if rest[:1] == ["versions"] and len(rest) >= 2:
         release, rest = rest[1], rest[2:]
-    if not model or rest not in ([], ["ready"], ["infer"]):
+    if not model or rest not in _ACTIONS:
         raise _no_route(path)
     return model, release, rest[0] if rest else ""
 
@@ -199,10 +277,6 @@ def _require_method(request: Request, method: bytes) -> None:
 
 def _no_route(path: bytes) -> RouteNotFoundError:
     return RouteNotFoundError(f"nothing is served at {path[:100].decode('latin-1')!r}")
-
-
-def _tensor(spec: TensorSpec) -> dict[str, object]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": spec.shape}
 
 
 def _json(value: object, status: int = 200) -> Response:

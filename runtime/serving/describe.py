@@ -66,11 +66,11 @@ def model_config(repository: Repository, model: str, release: str = "", batch_ro
         "name": manifest.model,
         "platform": platform(manifest),
         "backend": manifest.requires.engine,
-        "version_policy": {"specific": {"versions": _versions(repository, model)}},
+        "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": batch_rows if is_batched else 0,
         "input": [_port(spec, is_batched=is_batched) for spec in manifest.inputs],
         "output": [_port(spec, is_batched=is_batched) for spec in manifest.outputs],
-        "instance_group": [{"name": manifest.model, "kind": "KIND_CPU", "count": 1}],
+        "instance_group": [{"name": manifest.model, "kind": "KIND_AUTO", "count": 1}],
         "default_model_filename": manifest.model_file,
         "parameters": {name: {"string_value": str(value)} for name, value in sorted(manifest.engine_options.items())},
     }

@@ -12,6 +12,7 @@ from runtime.backends.datatypes import NUMPY_TYPES, zeros
 from runtime.backends.fallback import EngineInUse, Opened
 from runtime.contract.artifact import ArtifactRef, Manifest, TensorSpec
 from runtime.contract.deployment import SHARE_WHOLE, Role
+from runtime.contract.telemetry import Agreement
 from runtime.errors import EngineCrashedError, EngineHungError, InferenceError, RequestError, RetiredError
 from runtime.memory import give_back
 from runtime.monitor.cells import latency_quantile
@@ -26,6 +27,11 @@ _COST_STEP_NS = 1000
 _WARM_UP_RUNS = 5
 _WARM_UP_NS = 50_000_000
 UNKNOWN_COST_NS = 1_000_000_000
+_NO_SHAPE = (-1,)
+"""Equal to no array's shape."""
+
+Mirror = Callable[["ServedModel", Tensors, Tensors, int], None]
+"""Called with the version that answered, its inputs and outputs, and how many examples they are."""
 
 
 class ServedModel:
@@ -59,11 +65,22 @@ class ServedModel:
         """Where its artifact lies while its engine runs apart from this process; see `Repository.settle`."""
         self.engine = engine or EngineInUse(manifest.requires.engine)
         self._is_apart = is_apart
+        self.mirror: Mirror | None = None
+        """Who else looks at each answered request, such as a shadow; set by the repository."""
+        self.agreement: Callable[[], Agreement] | None = None
+        """Of a shadow: takes how its answers compared with the active version's."""
+        self.takes_text = any(spec.datatype == "BYTES" for spec in manifest.inputs)
+        """Whether an input is of strings, which take longer to read than they look."""
         self._model = model
         self._expected = [_Expected(spec) for spec in manifest.inputs]
         self._first = manifest.inputs[0].name
+        self._usual_shape: tuple[int, ...] = _NO_SHAPE
+        """The shape of the last request that passed, where a shape and a datatype are all there is to check."""
+        self._usual_type = self._expected[0].plain_type if len(self._expected) == 1 else None
         self._running = threading.Lock()
         self._is_retired = False
+        self._started_ns = 0
+        self._taken_ns = 0
         self._cost_ns = UNKNOWN_COST_NS
 
     def retire(self) -> None:
@@ -90,45 +107,58 @@ class ServedModel:
     def health(self) -> Health:
         totals = self.monitor.totals()
         cells = {cell: count for cell, count in enumerate(totals.latency_cells) if count}
-        return Health(totals.requests, totals.errors, latency_quantile(cells, 0.5) or 0, self.failure)
+        return Health(totals.requests, totals.errors, latency_quantile(cells, 0.5) or 0, self.failure, totals.rows)
 
-    def infer(self, inputs: Tensors) -> dict[str, np.ndarray]:
-        """Run once and watch it. inputs: have passed `check`.
+    def infer(self, inputs: Tensors, rows: int = 0, requests: int = 1) -> dict[str, np.ndarray]:
+        """Run once and watch it. inputs: have passed `check`; rows: what it returned, 0 to look again.
 
-        Raises RetiredError when another version has taken over, InferenceError when the engine fails.
+        requests: how many are joined here; 0 for a run whose latency tells nothing of a request's. Raises RetiredError when
+        another version has taken over, InferenceError when the engine fails.
         """
+        rows = rows or self._rows(inputs)
         try:
             with self._running:
                 if self._is_retired:
                     raise RetiredError(f"{self.manifest.model} {self.manifest.version} serves no more")
-                started = time.perf_counter_ns()
+                self._started_ns = started = time.perf_counter_ns()
                 try:
                     outputs = self._model.infer(inputs)
                 except Exception as error:
-                    self.monitor.observe_error()
-                    if isinstance(error, EngineCrashedError | EngineHungError):
-                        self.failure = self.failure or f"{error.code}: {error}"
+                    self._note(error)
                     raise
                 ended = time.perf_counter_ns()
+                # Inside the lock, so that the monitor needs none of its own for what every request costs.
+                self.monitor.observe(inputs, outputs, rows, started, ended, requests)
         finally:
             if self._is_retired:
                 self._close_if_unused()
-        shape = inputs[self._first].shape
-        rows = shape[0] if shape else 1
-        self.monitor.observe(inputs, outputs, rows, started, ended)
-        # Written out, not called: each call here is a percent of a 10 us model.
-        cost = self._cost_ns
-        taken, most = (ended - started) // rows, _COST_GROWTH * cost + _COST_STEP_NS
-        self._cost_ns = cost + ((taken if taken < most else most) - cost) // _COST_WEIGHT
+        self._taken_ns = (ended - started) // rows
         return outputs
 
-    def check(self, inputs: Tensors) -> None:
-        """Raise RequestError unless names, datatypes and shapes are those of the manifest."""
+    def check(self, inputs: Tensors) -> int:
+        """How many examples these are. Raises RequestError unless names, datatypes and shapes are those of the manifest."""
+        array = inputs.get(self._first)
+        # The usual request is one array like the one before it: NumPy has one object per plain datatype.
+        if array is not None and array.dtype is self._usual_type and len(inputs) == 1:
+            shape = array.shape
+            if shape == self._usual_shape:
+                return shape[0]
         for expected in self._expected:
             expected.check(inputs)
         if len(inputs) != len(self._expected):
             surplus = sorted(set(inputs) - {spec.name for spec in self.manifest.inputs})
             raise RequestError(f"{self.manifest.model} has no input {surplus[0]!r}")
+        self._usual_shape = inputs[self._first].shape or _NO_SHAPE
+        return self._rows(inputs)
+
+    def stuck_s(self, now_ns: Callable[[], int] = time.perf_counter_ns) -> float:
+        """For how long the inference under way has been in the engine; 0.0 when there is none."""
+        started = self._started_ns
+        return max(0.0, (now_ns() - started) / 1e9) if self._running.locked() and started else 0.0
+
+    def fail(self, error: InferenceError) -> None:
+        """This version is broken for good: its health says why from now on. The first reason stays."""
+        self.failure = self.failure or f"{error.code}: {error}"
 
     def expected_ns(self, inputs: Tensors) -> int:
         """How long a request will take, by those before it. inputs: need not have passed `check`.
@@ -137,6 +167,11 @@ class ServedModel:
         """
         if self._is_apart:
             return UNKNOWN_COST_NS
+        # Learnt here from the last run, not at every one: in-process callers never ask.
+        taken, self._taken_ns = self._taken_ns, 0
+        if taken:
+            cost = self._cost_ns
+            self._cost_ns = cost + (min(taken, _COST_GROWTH * cost + _COST_STEP_NS) - cost) // _COST_WEIGHT
         first = inputs.get(self._first)
         return self._cost_ns * (first.shape[0] if first is not None and first.shape else 1)
 
@@ -161,6 +196,15 @@ class ServedModel:
         shape = inputs[self._first].shape
         self._cost_ns = min(taken) // (shape[0] if shape else 1)
 
+    def _rows(self, inputs: Tensors) -> int:
+        shape = inputs[self._first].shape
+        return shape[0] if shape else 1
+
+    def _note(self, error: Exception) -> None:
+        self.monitor.observe_error()
+        if isinstance(error, EngineCrashedError | EngineHungError):
+            self.fail(error)
+
     def _close_if_unused(self) -> None:
         """Whoever fails to get the lock leaves the closing to its holder, who looks for `_is_retired` when it is done."""
         if self._running.acquire(blocking=False):
@@ -179,6 +223,8 @@ class _Expected:
         self._spec = spec
         self._type = NUMPY_TYPES[spec.datatype]
         self._is_text = spec.datatype == "BYTES"
+        self.plain_type = self._type if not self._is_text and self._type.names is None else None
+        """The type where comparing it and the shape is the whole check; None for others."""
         self._has_free_batch = bool(spec.shape) and spec.shape[0] == -1
         self._tail = spec.shape[1:]
 

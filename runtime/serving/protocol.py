@@ -32,13 +32,26 @@ LINGER_S = 2.0
 SWEEP_S = 0.5
 # Above this a body goes out by itself rather than being joined to its head once more.
 _JOIN_BYTES = 64 * 1024
+_READ_HEADERS = frozenset(
+    (
+        b"inference-header-content-length",
+        b"content-length",
+        b"content-encoding",
+        b"accept-encoding",
+        b"edgewright-split-key",
+        b"expect",
+    )
+)
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
 
 
 class Request:
-    """One complete request. head_length: value of Inference-Header-Content-Length, or None without one."""
+    """One complete request. head_length: value of Inference-Header-Content-Length, or None without one.
 
-    __slots__ = ("body", "encoding", "expects_continue", "head_length", "is_last", "method", "target")
+    encoding, accept, split_key: values of Content-Encoding, Accept-Encoding and Edgewright-Split-Key, b"" without one.
+    """
+
+    __slots__ = ("accept", "body", "encoding", "expects_continue", "head_length", "is_last", "method", "split_key", "target")
 
     def __init__(self) -> None:
         self.method = b""
@@ -46,6 +59,8 @@ class Request:
         self.body = b""
         self.head_length: int | None = None
         self.encoding = b""
+        self.accept = b""
+        self.split_key = b""
         self.expects_continue = False
         self.is_last = False
 
@@ -55,7 +70,7 @@ class Response(msgspec.Struct, frozen=True):
 
     status: int
     headers: bytes
-    body: list[bytes]
+    body: list[bytes | memoryview]
 
 
 Handler = Callable[[Request], "Response | asyncio.Future[Response]"]
@@ -192,6 +207,8 @@ class Connection(asyncio.BufferedProtocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_header(len(name) + len(value))
         name = name.lower()
+        if name not in _READ_HEADERS:
+            return
         if name == b"inference-header-content-length":
             self._current.head_length = _number("Inference-Header-Content-Length", value)
         elif name == b"content-length":
@@ -199,6 +216,10 @@ class Connection(asyncio.BufferedProtocol):
                 raise self._body_error()
         elif name == b"content-encoding":
             self._current.encoding = value.lower()
+        elif name == b"accept-encoding":
+            self._current.accept = value
+        elif name == b"edgewright-split-key":
+            self._current.split_key = value
         elif name == b"expect":
             self._current.expects_continue = value.lower() == b"100-continue"
 

@@ -143,12 +143,13 @@ class _Region:
     def read(self, offset: int, size: int) -> np.ndarray:
         start = self._start(offset, size)
         array = np.empty(size, np.uint8)
+        raw = array.data
         with self._using:
             self._require_open()
             self.check()
-            done = os.preadv(self._descriptor, [array], start)
+            done = os.preadv(self._descriptor, [raw], start)
             while done < size:
-                if not (more := os.preadv(self._descriptor, [array[done:]], start + done)):
+                if not (more := os.preadv(self._descriptor, [raw[done:]], start + done)):
                     raise RegionError(f"region {self.status.name!r} shrank while it was read")
                 done += more
         return array

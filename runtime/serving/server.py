@@ -4,14 +4,21 @@ import asyncio
 import contextlib
 import logging
 import socket
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, DaemonError, ExtraMissingError
 from runtime.serving.app import App
+from runtime.serving.control import ModelControl, Stored
 from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings, ServingSettings
 from runtime.serving.protocol import SWEEP_S
+from runtime.serving.regions import Regions
 from runtime.serving.repository import Repository
+
+if TYPE_CHECKING:
+    from runtime.serving.grpc.server import GrpcServer
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +31,13 @@ _SOCKET_MODE = 0o660
 class Server:
     """A running endpoint. addresses: (host, port) of each TCP socket, with the real port where 0 was asked for."""
 
-    def __init__(self, app: App, listeners: list[asyncio.Server], settings: ServingSettings) -> None:
+    def __init__(self, app: App, listeners: list[asyncio.Server], settings: ServingSettings, inference: Inference) -> None:
         self._app = app
         self._hub = app.hub
         self._listeners = listeners
         self._settings = settings
+        self.inference = inference
+        self.grpc: GrpcServer | None = None
         self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
         self.addresses = tuple(
             (name[0], name[1])
@@ -46,10 +55,14 @@ class Server:
         self._app.is_draining = True
         await self._stop_listening()
         self._hub.drain()
-        deadline = asyncio.get_running_loop().time() + self._settings.drain_s
-        while self._hub.connections and asyncio.get_running_loop().time() < deadline:
+        loop = asyncio.get_running_loop()
+        grpc_done = loop.create_task(self.grpc.drain(self._settings.drain_s)) if self.grpc else None
+        deadline = loop.time() + self._settings.drain_s
+        while self._hub.connections and loop.time() < deadline:
             await asyncio.sleep(_DRAIN_LOOK_S)
         is_complete = not self._hub.connections
+        if grpc_done is not None:
+            is_complete = await grpc_done and is_complete
         await self.close()
         return is_complete
 
@@ -58,6 +71,8 @@ class Server:
         self._app.is_draining = True
         await self._stop_listening()
         self._hub.abort()
+        if self.grpc is not None:
+            await self.grpc.close()
         await _turns()
         self._app.close()
         self._sweeping.cancel()
@@ -82,18 +97,42 @@ class Server:
             self._hub.sweep()
 
 
+def load_grpc() -> "Callable[..., Awaitable[GrpcServer]]":
+    """What starts the gRPC endpoint; imported only when it is wanted. Raises ExtraMissingError."""
+    try:
+        from runtime.serving.grpc.server import serve_grpc
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("grpc", "google"):
+            raise
+        raise ExtraMissingError('serving.grpc needs an extra: pip install "edgewright[grpc]"') from error
+    return serve_grpc
+
+
 async def _turns() -> None:
     for _ in range(_CLOSING_TURNS):
         await asyncio.sleep(0)
 
 
-async def serve(repository: Repository, settings: ServingSettings, limits: LimitSettings) -> Server:
-    """Offer the repository's models from now on. Returns once connections are accepted.
+async def serve(
+    repository: Repository,
+    settings: ServingSettings,
+    limits: LimitSettings,
+    stored: Stored = Stored(),  # noqa: B008 - a tuple
+) -> Server:
+    """Offer the repository's models from now on. Returns once connections are accepted. stored: models to load on request.
 
-    Raises ConfigError when an address cannot be bound.
+    Raises ConfigError when an address cannot be bound, ExtraMissingError for gRPC without its extra.
     """
     inference = Inference(repository, inline_ns=settings.inline_us * 1000, waiting=limits.waiting)
-    app = App(repository, inference, limits)
+    control = ModelControl(stored, is_allowed=settings.model_control)
+    regions = Regions(is_offered=settings.offers_shared_memory)
+    app = App(
+        repository,
+        inference,
+        limits,
+        control=control,
+        regions=regions,
+    )
     loop = asyncio.get_running_loop()
     listeners: list[asyncio.Server] = []
     try:
@@ -105,6 +144,15 @@ async def serve(repository: Repository, settings: ServingSettings, limits: Limit
         for listener in listeners:
             listener.close()
         raise ConfigError(f"cannot serve on {settings.host}:{settings.port} {settings.unix_socket}: {error}") from error
-    server = Server(app, listeners, settings)
+    server = Server(app, listeners, settings, inference)
+    if settings.grpc:
+        try:
+            start_grpc = load_grpc()
+            server.grpc = await start_grpc(
+                repository, inference, settings, limits, control=control, regions=regions, hub=app.hub
+            )
+        except DaemonError:
+            await server.close()
+            raise
     log.info("serving on %s", ", ".join([f"{host}:{port}" for host, port in server.addresses] + [server.unix_socket]))
     return server
