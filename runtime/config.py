@@ -15,6 +15,7 @@ import msgspec
 from msgspec import Meta
 
 from runtime.errors import ConfigError
+from runtime.notify import Supervisor, supervisor
 from runtime.serving.limits import LimitSettings, ServingSettings
 
 ENVIRONMENT_PREFIX = "EDGEWRIGHT_RUNTIME_"
@@ -43,8 +44,9 @@ class TelemetrySettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
 
 
 class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Bounds of an update. fetch_retry_s: how long an unreachable store is tried again before the update fails.
+    """Bounds of an update. fetch_retry_s: how long a store that sends nothing is tried again before the update fails.
 
+    fetch_bytes_per_s: bound on a fetch's use of the network, 0 for none; fetch_timeout_s must leave it the time it then takes.
     helper_memory_bytes: cap on the self-test's process; 0 for none. reserve_bytes: stays free on the disk.
     disk_bytes: what blobs and slots may take together; memory_bytes: what this process may; 0 for no bound of ours.
     In probation more than probation_max_error_ratio of at least probation_min_requests failing means rollback, and so does
@@ -55,6 +57,7 @@ class UpdateSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     accept_timeout_s: Seconds = 60
     fetch_timeout_s: Seconds = 3600
     fetch_retry_s: Seconds = 900
+    fetch_bytes_per_s: Bytes = 0
     verify_timeout_s: Seconds = 600
     test_timeout_s: Seconds = 120
     reserve_bytes: Bytes = 16 * MIB
@@ -116,6 +119,11 @@ def settings(config: Config) -> Iterator[tuple[str, Any]]:
         group = getattr(config, section)
         for key in group.__struct_fields__:
             yield f"{section}.{key}", getattr(group, key)
+
+
+def supervised_by() -> Supervisor:
+    """Who supervises this process, where anybody does."""
+    return supervisor(os.environ, os.getpid())
 
 
 def parse_assignments(assignments: list[str]) -> dict[str, str]:

@@ -16,15 +16,19 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.config import Config
+from runtime.backends.fallback import FALLBACK_CODE
+from runtime.config import Config, supervised_by
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Role
-from runtime.errors import ConfigError, DaemonError, StoreDamagedError, StoreError
+from runtime.engines import EngineNotes
+from runtime.errors import ConfigError, DaemonError, StoreDamagedError, StoreError, StuckError
 from runtime.files import held_alone, make_directory
 from runtime.identity import read_identity
 from runtime.memory import share_one_arena
+from runtime.notify import Notifier
 from runtime.profile import detect_profile
 from runtime.serving.health import Health
+from runtime.serving.loading import loaders
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
 from runtime.serving.server import serve
@@ -37,6 +41,7 @@ from runtime.update.plan import HoldBack
 from runtime.update.requests import Reply, Request, Task
 from runtime.update.state import open_state
 from runtime.update.updater import Updater, wanted_settings
+from runtime.watchdog import Check, LoopPulse, Watchdog, shortest, stuck_in, take_reason
 
 if TYPE_CHECKING:
     from runtime.agent.agent import Agent
@@ -59,10 +64,16 @@ def run_daemon(config: Config, log_lines: deque[str]) -> bool:
 
 
 class Live:
-    """The serving side as updates see it. replaced, begun: told which version left and which began to serve."""
+    """The serving side as updates see it. replaced, begun: told which version left and which began to serve.
 
-    def __init__(self, repository: Repository) -> None:
+    changed: told after each change of what serves; alarm: of model, code and detail where something serves as it should not.
+    """
+
+    def __init__(self, repository: Repository, changed: Callable[[], None], alarm: Callable[[str, str, str], None]) -> None:
         self._repository = repository
+        self._changed = changed
+        self._alarm = alarm
+        repository.fell_back = self._fell_back
         self.replaced: Callable[[ServedModel], None] = lambda _served: None
         self.begun: Callable[[ServedModel], None] = lambda _served: None
 
@@ -74,11 +85,15 @@ class Live:
         if previous is not None:
             self.replaced(previous)
         self.begun(served)
+        self._changed()
+        if served.engine.passed_over:
+            self._alarm(served.manifest.model, FALLBACK_CODE, f"{served.manifest.version} runs in {served.engine}")
 
     def retire(self, model: str, role: Role = "active") -> None:
         previous = self._repository.retire(model, role)
         if previous is not None:
             self.replaced(previous)
+        self._changed()
 
     def artifact(self, model: str, role: Role = "active") -> ArtifactRef | None:
         return self._repository.artifact(model, role)
@@ -88,6 +103,17 @@ class Live:
 
     def settle(self, model: str, role: Role = "active") -> None:
         self._repository.settle(model, role)
+        self._changed()
+
+    def _fell_back(self, broken: ServedModel, now: ServedModel) -> None:
+        """A version on trial broke, and the one before it serves again: its update will find that out and end."""
+        code, _, detail = broken.failure.partition(": ")
+        detail = f"{broken.manifest.version} is broken ({detail}); {now.manifest.version} serves again"
+        log.error("%s: %s", broken.manifest.model, detail)
+        self.replaced(broken)
+        self.begun(now)
+        self._alarm(broken.manifest.model, code, detail)
+        self._changed()
 
 
 class Daemon:
@@ -99,14 +125,19 @@ class Daemon:
         self.state = open_state(config.state_dir)
         self.profile = DeviceProfile(profiles=(), arch="", engines={})
         self.versions: Mapping[str, str] = {"edgewright": version("edgewright"), "python": platform.python_version()}
-        self._repository = Repository()
-        self._live = Live(self._repository)
+        load, load_trial = loaders(config.serving)
+        self._repository = Repository(load=load, load_trial=load_trial)
+        self._live = Live(self._repository, self._on_served, self._on_alarm)
+        self._engines = EngineNotes(config.state_dir)
+        self._supervisor = supervised_by()
+        self._notifier = Notifier(self._supervisor.address)
         self._alarms: list[tuple[str, str, str]] = []
         self._left_out: Mapping[str, HoldBack] = {}
         self._updater: Updater | None = None
         self._agent: Agent | None = None
         self._stop: Callable[[], object] = lambda: None
         self._wants_restart = False
+        self._is_open = False
 
     async def run(self) -> bool:
         """From the count of this start to the orderly stop. Returns whether a restart was asked for."""
@@ -116,7 +147,9 @@ class Daemon:
         self._stop = lambda: loop.call_soon_threadsafe(stopping.set)
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(signal_number, stopping.set)
-        self._left_out = open_active(self.state.store, self.state.slots, self._live, lambda *alarm: self._alarms.append(alarm))
+        self._left_out = open_active(self.state.store, self.state.slots, self._live, self._on_alarm)
+        self._is_open = True
+        self._on_served()
         try:
             server = await serve(self._repository, self.config.serving, self.config.limits)
         except ConfigError:
@@ -125,15 +158,23 @@ class Daemon:
         log.info("start %d serves %s", number, ", ".join(self.state.slots.lanes()) or "nothing yet")
         joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
         joining.start()
+        self._notifier.ready(self._describe())
+        watchdog = self._make_watchdog(loop)
+        watchdog.start()
         await stopping.wait()
         log.info("stopping")
+        self._notifier.stopping(self.config.serving.drain_s + 2 * STOP_S)
         await server.drain()
+        watchdog.stop()
         await asyncio.to_thread(joining.join)
         await asyncio.to_thread(self._wind_down)
         return self._wants_restart
 
     def _count_start(self) -> int:
         """Count this start and settle interrupted updates. A disk that takes no writes costs the count, not the service."""
+        if stuck := take_reason(self.state.directory):
+            log.error("the last run was ended because it stood still: %s", stuck)
+            self._alarms.append(("", StuckError.code, stuck))
         if self.state.begun_anew:
             self._alarms.append(("", StoreDamagedError.code, "state.db was damaged and is begun anew"))
         try:
@@ -210,6 +251,41 @@ class Daemon:
         if self._agent is not None:
             self._agent.note_step(job)
 
+    def _make_watchdog(self, loop: asyncio.AbstractEventLoop) -> Watchdog:
+        serving, update = self.config.serving, self.config.update
+        granted_s = self._supervisor.watchdog_s
+        # An updater's round is at worst one long step of every kind.
+        longest_s = float(update.verify_timeout_s + update.test_timeout_s + update.fetch_timeout_s)
+        checks: list[Check] = [
+            LoopPulse(loop, shortest(granted_s, serving.watchdog_s) / 2),
+            stuck_in("the updater", lambda: self._updater.stuck_s() if self._updater else 0.0, longest_s),
+            stuck_in("an inference", self._longest_inference_s, serving.inference_timeout_s),
+        ]
+        return Watchdog(checks, self._notifier, self.state.directory, granted_s=granted_s, own_s=serving.watchdog_s)
+
+    def _longest_inference_s(self) -> float:
+        """Of those in this process; one in a process of its own is ended when its time is up."""
+        return max((served.stuck_s() for served in self._repository.models() if not served.is_apart), default=0.0)
+
+    def _on_served(self) -> None:
+        if not self._is_open:  # while the slots are opened one by one, nothing is worth a write
+            return
+        self._engines.note(self._repository.models())
+        self._notifier.status(self._describe())
+
+    def _describe(self) -> str:
+        serving = ", ".join(f"{served.manifest.model} {served.manifest.version}" for served in self._repository.models())
+        return f"serving {serving or 'nothing yet'}"
+
+    def _on_alarm(self, model: str, code: str, detail: str) -> None:
+        """For the fleet: at once where there is a line to it, else when there is."""
+        if self._agent is None:
+            self._alarms.append((model, code, detail))
+        else:
+            self._agent.journal.note("slot", code, detail, model=model)
+        if self._updater is not None:
+            self._updater.wake()
+
     def _on_change(self) -> None:
         if self._agent is not None:
             self._agent.report()
@@ -225,6 +301,7 @@ class Daemon:
         except StoreError:
             log.exception("this stop counts as a crash")
         self.state.store.close()
+        self._notifier.close()
 
 
 def boot_id(number: int) -> int:

@@ -2,6 +2,7 @@
 
 DaemonError                     daemon.error
 ├── ConfigError                 config.invalid           fix the configuration file or the flag
+├── StuckError                  daemon.stuck             the last run stood still and its watchdog, or its supervisor, ended it
 ├── EngineError                 engine.error             about an engine or a model in it
 │   ├── EngineUnknownError      engine.unknown           no backend of that name is registered
 │   ├── EngineMissingError      engine.missing           install the extra
@@ -36,6 +37,8 @@ DaemonError                     daemon.error
 │   ├── CrashLoopError          update.crash_loop        the daemon kept dying under a version that was committed
 │   ├── InterruptedUpdateError  update.interrupted       power cuts or crashes, too often in one update
 │   └── SupersededError         update.superseded        a newer desired state wants something else
+├── BatchError                  batch.failed             what lies in the files of a batch run cannot be read or written
+├── ExtraMissingError           extra.missing            an optional part is not installed; the message names the extra
 ├── CommandError                command.failed           a diagnostic the operator asked for could not be done
 │   └── CommandUnknownError     command.unknown          this version does not offer it
 ├── EnrolmentError              enrolment.failed         the fleet refused, or is not the one the token names
@@ -57,6 +60,10 @@ class DaemonError(Exception):
 
 class ConfigError(DaemonError):
     code = "config.invalid"
+
+
+class StuckError(DaemonError):
+    code = "daemon.stuck"
 
 
 class EngineError(DaemonError):
@@ -193,6 +200,14 @@ class InterruptedUpdateError(UpdateError):
 
 class SupersededError(UpdateError):
     code = "update.superseded"
+
+
+class BatchError(DaemonError):
+    code = "batch.failed"
+
+
+class ExtraMissingError(DaemonError):
+    code = "extra.missing"
 
 
 class CommandError(DaemonError):

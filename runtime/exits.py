@@ -12,4 +12,6 @@ EXIT_MISSING = 5
 """Something needed is not installed."""
 EXIT_REFUSED = 6
 """An artifact, signature or message was refused."""
+EXIT_STUCK = 7
+"""The daemon stood still and its watchdog ended it."""
 EXIT_INTERRUPTED = 130

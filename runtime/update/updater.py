@@ -54,6 +54,7 @@ class Updater:
         self._wake = threading.Event()
         self._stopping = False
         self._orderly_s = monotonic_s() + ORDERLY_S
+        self._round_began_s = 0.0
         self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
         self.held_back: dict[str, HoldBack] = {}
 
@@ -65,6 +66,12 @@ class Updater:
         self._stopping = True
         self._wake.set()
         self._thread.join(timeout_s)
+
+    def stuck_s(self) -> float:
+        """How long the present round has lasted; 0.0 between rounds, infinite when the thread ended without being asked."""
+        if not self._thread.is_alive() and not self._stopping and self._thread.ident is not None:
+            return math.inf
+        return self._monotonic_s() - self._round_began_s if self._round_began_s else 0.0
 
     def wake(self) -> None:
         """Look at the desired state again now."""
@@ -98,6 +105,7 @@ class Updater:
         is_clean = False
         while not self._stopping:
             self._wake.clear()
+            self._round_began_s = self._monotonic_s()
             try:
                 if not is_clean:  # whatever an interrupted update left on the disk
                     self._clean_up()
@@ -110,6 +118,7 @@ class Updater:
             except Exception:  # the worker's edge: a bug here must not end updates for good
                 log.exception("updates pause after an unexpected error")
                 wait_s = IDLE_LOOK_S
+            self._round_began_s = 0.0
             if wait_s > 0:
                 self._wake.wait(wait_s)
 
