@@ -342,14 +342,13 @@ def _read_json(tensor: InputTensor, datatype: np.dtype, count: int) -> np.ndarra
 
 def _texts(values: list[Any], depth: int) -> np.ndarray:
     """Nested lists of strings as BYTES. Raises ValueError unless all of a level have one length."""
-    shape: list[int] = []
-    for _ in range(depth):
-        shape.append(len(values))
-        if len(shape) < depth:
-            if len({len(value) for value in values}) != 1:
-                raise ValueError("its lists differ in length")
-            values = [element for value in values for element in value]
-    shape[-1] = len(values) // math.prod(shape[:-1])
+    shape = [len(values)]
+    for _ in range(depth - 1):
+        widths = {len(value) for value in values}
+        if len(widths) != 1:
+            raise ValueError("its lists differ in length")
+        shape.append(widths.pop())
+        values = [element for value in values for element in value]
     return as_array([text.encode() for text in values]).reshape(shape)
 
 

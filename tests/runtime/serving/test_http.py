@@ -1,5 +1,6 @@
 """Does the endpoint keep HTTP and its own bounds, whatever a client sends, and answer each route as the protocol says?"""
 
+import gzip
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import socket
 import struct
 import threading
 import time
+import zlib
 
 import numpy as np
 import pytest
@@ -135,7 +137,7 @@ def scores_of(response):
 def test_server_and_model_metadata(client):
     status, headers, body = client.ask("GET", "/v2")
     assert (status, headers["content-type"]) == (200, "application/json")
-    assert json.loads(body)["extensions"] == ["binary_tensor_data"]
+    assert {"binary_tensor_data", "statistics", "system_shared_memory"} <= set(json.loads(body)["extensions"])
     for path in ("/v2/models/tiny", "/v2/models/tiny/", "/v2/models/tiny/versions/1.0.0", "/v2/models/tiny?verbose=1"):
         status, _, body = client.ask("GET", path)
         assert status == 200
@@ -159,7 +161,19 @@ def test_health(client):
     ("method", "path", "status", "code"),
     [
         ("GET", "/", 404, "request.unknown_route"),
-        ("GET", "/v2/models/tiny/config", 404, "request.unknown_route"),
+        ("GET", "/v2/models/tiny/trace/setting", 404, "request.unknown_route"),
+        ("GET", "/v2/trace/setting", 404, "request.unknown_route"),
+        ("POST", "/v2/logging", 404, "request.unknown_route"),
+        ("GET", "/v2/cudasharedmemory/status", 403, "request.forbidden"),
+        ("POST", "/v2/repository/models/tiny/unload", 403, "request.forbidden"),
+        ("GET", "/v2/repository/index", 405, "request.bad_method"),
+        ("GET", "/v2/repository/nothing", 404, "request.unknown_route"),
+        ("GET", "/v2/systemsharedmemory/region/r/nothing", 404, "request.unknown_route"),
+        ("GET", "/v2/systemsharedmemory/region/r/status", 400, "request.shared_memory"),
+        ("GET", "/v2/systemsharedmemory/region/%ff/status", 400, "request.invalid"),
+        ("GET", "/v2/systemsharedmemory/region//status", 404, "request.unknown_route"),
+        ("GET", "/v2/models/other/stats", 404, "request.unknown_model"),
+        ("GET", "/v2/models/other/config", 404, "request.unknown_model"),
         ("GET", "/v2/models//ready", 404, "request.unknown_route"),
         ("GET", "/v2/models/tiny/versions", 404, "request.unknown_route"),
         ("GET", "/v2/models/%2e%2e/infer", 405, "request.bad_method"),
@@ -228,10 +242,45 @@ def test_a_surplus_input_is_named(client):
     assert "'more'" in json.loads(found)["error"]
 
 
-def test_compressed_bodies_are_refused_clearly(client):
-    status, _, body = client.ask("POST", "/v2/models/tiny/infer", b"\x1f\x8b", content_encoding="gzip")
-    assert status == 400
-    assert "identity" in json.loads(body)["error"]
+@pytest.mark.parametrize(
+    ("encoding", "body", "status"),
+    [
+        ("gzip", b"\x1f\x8b", 400),
+        ("gzip", gzip.compress(json_body())[:-4], 400),
+        ("gzip", gzip.compress(json_body()) + b"more", 400),
+        ("gzip", zlib.compress(json_body()), 400),
+        ("br", b"", 400),
+        ("gzip", gzip.compress(b" " * 100_000), 413),
+        ("gzip", gzip.compress(json_body()), 200),
+        ("deflate", zlib.compress(json_body()), 200),
+        ("identity", json_body(), 200),
+    ],
+)
+def test_compressed_bodies_are_read_within_the_limit_of_any_body(start, encoding, body, status):
+    with Client(start(body_bytes=50_000)) as client:
+        found, _, answer = client.ask("POST", "/v2/models/tiny/infer", body, content_encoding=encoding)
+        assert found == status, answer
+        assert client.ask("GET", "/v2/health/live")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        ("gzip", "gzip"),
+        ("deflate", "deflate"),
+        ("br, Deflate;q=0.5, gzip;q=0", "deflate"),
+        ("br;q=1.0", None),
+        ("gzip;q=0.000", None),
+        ("", None),
+    ],
+)
+def test_long_answers_are_compressed_as_the_client_accepts(client, accepted, encoding):
+    rows = np.ones((300, 4), np.float32)
+    status, headers, body = client.ask("POST", "/v2/models/tiny/infer", json_body(rows), accept_encoding=accepted)
+    assert (status, headers.get("content-encoding")) == (200, encoding)
+    plain = {"gzip": gzip.decompress, "deflate": zlib.decompress, None: bytes}[encoding](body)
+    assert json.loads(plain)["outputs"][0]["shape"] == [300, 3]
+    assert "content-encoding" not in client.ask("POST", "/v2/models/tiny/infer", json_body(), accept_encoding=accepted)[1]
 
 
 def test_metrics_count_inferences_and_responses(client):
@@ -367,7 +416,7 @@ def test_mutated_requests_never_stop_the_endpoint(endpoint, data):
         client.send(bytes(raw))
         client.socket.shutdown(socket.SHUT_WR)
         while (response := client.read()) is not None:
-            assert response[0] in (200, 400, 404, 405, 413)
+            assert response[0] in (200, 400, 403, 404, 405, 413)
     with Client(endpoint) as client:
         client.send(infer())
         assert client.read()[0] == 200
