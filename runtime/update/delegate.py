@@ -1,8 +1,10 @@
 """How does the daemon have something done in the helper process, and what does it make of a crash or a hang there?"""
 
+import logging
 import os
 import subprocess
 import sys
+import threading
 from contextlib import suppress
 from typing import Any
 
@@ -12,7 +14,10 @@ from runtime.contract.errors import ContractError
 from runtime.errors import DaemonError, HelperTimeoutError, SelfTestError, UpdateError
 from runtime.update.requests import EXIT_DONE, EXIT_FAILED, EXIT_REFUSED, Reply, Request, Task
 
+log = logging.getLogger(__name__)
+
 _ERRORS_KEPT = 2000
+_LISTEN_S = 1.0
 
 
 def delegate(task: Task, request: Request, timeout_s: float) -> Reply:
@@ -48,17 +53,55 @@ def _run(task: Task, request: bytes, timeout_s: float) -> tuple[int, bytes, byte
     reading, writing = os.pipe()
     command = [sys.executable, "-m", "runtime.update.helper", task.value]
     try:
-        with subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as helper:
+        with (
+            _Listener(is_logged=task is Task.FETCH) as listener,
+            subprocess.Popen(command, stdin=reading, stdout=subprocess.PIPE, stderr=listener.writing) as helper,
+        ):
             os.close(reading)
+            listener.start()
             try:
                 with suppress(BrokenPipeError):  # it died before it read: its exit status says more
                     _write_all(writing, request)
-                out, err = helper.communicate(timeout=timeout_s)
+                out, _ = helper.communicate(timeout=timeout_s)
             finally:
                 helper.kill()
-            return helper.returncode, out, err
+        return helper.returncode, out, listener.end
     finally:
         os.close(writing)
+
+
+class _Listener:
+    """Reads the helper's stderr while it runs. is_logged: every line goes to our log as it comes; end: its last bytes."""
+
+    def __init__(self, *, is_logged: bool) -> None:
+        self._is_logged = is_logged
+        self._reading, self.writing = os.pipe()
+        self._thread = threading.Thread(target=self._listen, name="helper-log", daemon=True)
+        self.end = b""
+
+    def __enter__(self) -> "_Listener":
+        return self
+
+    def start(self) -> None:
+        """The other end is the helper's now."""
+        os.close(self.writing)
+        self.writing = -1
+        self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        if self.writing < 0:
+            # Not for ever: a process that the helper left behind may hold the other end open.
+            self._thread.join(_LISTEN_S)
+            return
+        os.close(self.writing)
+        os.close(self._reading)
+
+    def _listen(self) -> None:
+        with os.fdopen(self._reading, "rb") as lines:
+            while line := lines.readline(_ERRORS_KEPT):
+                self.end = (self.end + line)[-_ERRORS_KEPT:]
+                if self._is_logged:
+                    log.info("%s", line.decode(errors="replace").rstrip())
 
 
 def _write_all(handle: int, data: bytes) -> None:
@@ -72,7 +115,7 @@ def _spell(status: int) -> str:
 
 
 def _last_line(err: bytes) -> str:
-    lines = err[-_ERRORS_KEPT:].decode(errors="replace").strip().splitlines()
+    lines = err.decode(errors="replace").strip().splitlines()
     return f": {lines[-1]}" if lines else ""
 
 

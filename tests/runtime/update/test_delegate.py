@@ -103,3 +103,27 @@ def test_the_helpers_status_and_line_are_what_scripts_can_rely_on(tmp_path, dama
     found, out, err = module._run(Task.VERIFY, msgspec.json.encode(request) + b"\n", 60)
     (line,) = out.splitlines()
     assert (found, msgspec.json.decode(line)["code"], err) == (status, code, b"")
+
+
+def test_what_a_fetch_says_goes_to_the_log_line_by_line_while_it_runs(helper, caplog):
+    helper("""
+        import sys, time
+        print("blob 1a2b…: 1.0 of 2.0 MB", file=sys.stderr, flush=True)
+        time.sleep(60)
+    """)
+    caplog.set_level("INFO")
+    with pytest.raises(HelperTimeoutError):
+        delegate(Task.FETCH, REQUEST, 0.5)
+    assert "blob 1a2b…: 1.0 of 2.0 MB" in caplog.messages
+
+
+def test_what_an_engine_says_in_a_self_test_does_not(helper, caplog):
+    helper("""
+        import sys
+        print("W: this CPU is old\\n" * 1000, file=sys.stderr)
+        sys.exit(1)
+    """)
+    caplog.set_level("INFO")
+    with pytest.raises(SelfTestError, match="this CPU is old"):
+        delegate(Task.TEST, REQUEST, 10)
+    assert caplog.messages == []
