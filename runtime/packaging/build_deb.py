@@ -183,7 +183,7 @@ def _settle(root: Path, epoch: int) -> None:
     for path in [root, *root.rglob("*")]:
         if not path.is_symlink():
             is_program = (
-                path.is_dir() or path.parent.name == "DEBIAN" and path.name in SCRIPTS or path.parent == root / HOME / "bin"
+                path.is_dir() or (path.parent.name == "DEBIAN" and path.name in SCRIPTS) or path.parent == root / HOME / "bin"
             )
             path.chmod(0o755 if is_program else 0o644)
         os.utime(path, (epoch, epoch), follow_symlinks=False)

@@ -14,7 +14,8 @@ MAINTAINER = "Edgewright <edgewright@edgewright.invalid>"  # nobody reads mail f
 CONFFILES = ("/etc/edgewright/runtime.toml",)
 SCRIPTS = ("postinst", "prerm", "postrm")
 # What each wheel platform promises of the C library; lower than any system that has the interpreter.
-NEEDS = ("libc6 (>= 2.28)", "libstdc++6", "init-system-helpers", "systemd | systemd-standalone-sysusers", "util-linux")
+# Not named, for they are essential: util-linux (setpriv), init-system-helpers (deb-systemd-helper), findutils.
+NEEDS = ("libc6 (>= 2.28)", "libstdc++6", "systemd | systemd-standalone-sysusers")
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,12 +46,13 @@ def control(release: Release, installed_bytes: int) -> str:
         f"Depends: python{release.python}, {', '.join(NEEDS)}\n"
         "Section: science\n"
         "Priority: optional\n"
-        "Description: serves machine-learning models on this device and keeps them right\n"
-        " A small daemon that speaks the Open Inference Protocol, fetches signed updates,\n"
-        " tests each before it serves, goes back by itself when one is bad, and counts\n"
-        " what its models see.\n"
+        "Description: serve machine-learning models on this device, watched and updated\n"
+        " A small daemon that speaks the Open Inference Protocol, fetches signed\n"
+        " updates, tests each before it serves, goes back by itself when one is bad,\n"
+        " and counts what its models see.\n"
         " .\n"
-        " Brings its Python libraries and ONNX Runtime with it: installing needs no network.\n"
+        " Brings its Python libraries and ONNX Runtime with it: installing it needs no\n"
+        " network.\n"
     )
 
 
@@ -77,13 +79,13 @@ def compressed(raw: bytes) -> bytes:
 def copyright_file(licences: Mapping[str, str]) -> str:
     """licences: what each distribution in the package says of itself. The texts lie beside its code, in its dist-info."""
     stanzas = "".join(
-        f"\nFiles: usr/lib/edgewright/lib/*/{name}*\nCopyright: its authors, named in its dist-info\nLicense: {licence}\n"
+        f"\nFiles: usr/lib/edgewright/lib/*/{name}*\nCopyright: the authors named in its dist-info\nLicense: {licence}\n"
         for name, licence in licences.items()
     )
     return (
         "Format: https://www.debian.org/doc/packaging-manuals/copyright-format/1.0/\n"
         "Upstream-Name: edgewright\n\n"
-        "Files: *\nCopyright: the Edgewright contributors\nLicense: Apache-2.0\n"
+        "Files: *\nCopyright: 2026 the Edgewright contributors\nLicense: Apache-2.0\n"
         " On Debian systems the full text is in /usr/share/common-licenses/Apache-2.0.\n" + stanzas
     )
 
