@@ -108,7 +108,7 @@ def test_only_enrolled_unrevoked_devices_get_past_the_threshold(
     pair = services.authority.service("ingest", services.authority.certificate.not_valid_before_utc)
     service = Identity("service.ingest", services.authority.certificate_path, pair.certificate, pair.key)
     with newcomer.http(door) as http:
-        for path in ("/tuf/metadata/1.root.json", f"/blobs/{'0' * 64}"):
+        for path in ("/tuf/metadata/1.root.json", f"/blobs/{'0' * 64}", f"/blobs/{'0' * 64}/chunks"):
             assert code(http.get(path)) == "401 auth.no_certificate"
     for identity in (never, service):
         with identity.http(door) as http:
