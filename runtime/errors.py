@@ -91,11 +91,17 @@ class InferenceError(EngineError):
 
 
 class EngineCrashedError(InferenceError):
+    """is_final: the version that met it is broken for good; False where its process is started again."""
+
     code = "engine.crashed"
+    is_final = True
 
 
 class EngineHungError(InferenceError):
+    """is_final: as of EngineCrashedError."""
+
     code = "engine.hung"
+    is_final = True
 
 
 class ProcessingError(EngineError):

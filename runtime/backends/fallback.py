@@ -7,6 +7,7 @@ wherever the model is: in the log, in its metadata, in `runtime status` and to t
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import NamedTuple
 
 from runtime.backends.base import LoadedModel, get_backend
@@ -28,6 +29,7 @@ class EngineInUse(NamedTuple):
     name: str
     version: str = ""
     passed_over: str = ""
+    options: Mapping[str, OptionValue] = MappingProxyType({})
 
     def __str__(self) -> str:
         return f"{self.name} {self.version}".rstrip() + (f" instead of {self.passed_over}" if self.passed_over else "")
@@ -69,7 +71,7 @@ def open_engine(manifest: Manifest, directory: Path, load: Load = load_here) -> 
             continue
         if lack:
             log.warning("%s %s: %s; it is used all the same, for there is no other", manifest.model, manifest.version, lack)
-        in_use = EngineInUse(choice.engine, version, ", ".join(passed_over))
+        in_use = EngineInUse(choice.engine, version, ", ".join(passed_over), choice.engine_options)
         if passed_over:
             log.warning("%s %s runs in %s", manifest.model, manifest.version, in_use)
         return Opened(model, in_use)

@@ -75,10 +75,13 @@ class IsolatedModel:
         """As every model's. Raises EngineCrashedError and EngineHungError besides, for the request that meets it and,
         until the process is there again, for those behind it."""
         if self._error is not None:
-            raise type(self._error)(str(self._error))
+            again = type(self._error)(str(self._error))
+            again.is_final = not self._isolation.restarts
+            raise again
         try:
             return self._process.infer(inputs, self._isolation.timeout_s)
         except (EngineCrashedError, EngineHungError) as error:
+            error.is_final = not self._isolation.restarts
             self._fail(error)
             raise
 

@@ -14,6 +14,8 @@ import msgspec
 from runtime.errors import (
     DaemonError,
     DrainingError,
+    EngineCrashedError,
+    EngineHungError,
     ForbiddenError,
     HeaderTooLargeError,
     MethodError,
@@ -58,6 +60,8 @@ _STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
     (ForbiddenError, 403),
     (RequestError, 400),
     (UnavailableError, 503),
+    (EngineCrashedError, 503),
+    (EngineHungError, 503),
 )
 """The first class an error belongs to decides; everything else is 500."""
 
@@ -125,7 +129,7 @@ class App:
         if path == b"/v2/health/ready":
             return _json({"ready": not self.is_draining}, 503 if self.is_draining else 200)
         if path == b"/metrics":
-            body = render_metrics(self._repository.models(), self._responses, len(self.hub.connections))
+            body = render_metrics(self._repository, self._inference, self._responses, len(self.hub.connections))
             return Response(200, b"Content-Type: " + CONTENT_TYPE + b"\r\n", [body])
         raise _no_route(path)
 
@@ -135,8 +139,9 @@ class App:
         if action == "stats":
             return _json(model_statistics(self._repository, model, release))
         if action == "ready":
-            name = find(self._repository, model, release).manifest.model
-            return _json({"name": name, "ready": not self.is_draining}, 503 if self.is_draining else 200)
+            served = find(self._repository, model, release)
+            is_ready = not self.is_draining and not served.failure
+            return _json({"name": served.manifest.model, "ready": is_ready}, 200 if is_ready else 503)
         return _json(model_metadata(self._repository, model, release))
 
     def _administer(self, request: Request, path: bytes) -> "Response | asyncio.Future[Response]":

@@ -7,7 +7,7 @@ extension_model_repository.md for the index. HTTP sends these as JSON, gRPC as m
 from importlib.metadata import version
 from typing import Any
 
-from runtime.contract.artifact import Manifest, TensorSpec
+from runtime.contract.artifact import TensorSpec
 from runtime.errors import ModelNotFoundError
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
@@ -44,11 +44,12 @@ def find(repository: Repository, model: str, release: str = "") -> ServedModel:
 
 def model_metadata(repository: Repository, model: str, release: str = "") -> dict[str, Any]:
     """Raises ModelNotFoundError."""
-    manifest = find(repository, model, release).manifest
+    served = find(repository, model, release)
+    manifest = served.manifest
     return {
         "name": manifest.model,
         "versions": [release] if release else _versions(repository, model),
-        "platform": platform(manifest),
+        "platform": platform(served),
         "inputs": [_tensor(spec) for spec in manifest.inputs],
         "outputs": [_tensor(spec) for spec in manifest.outputs],
     }
@@ -60,20 +61,23 @@ def model_config(repository: Repository, model: str, release: str = "", batch_ro
     batch_rows: examples that dynamic batching joins at most, 0 where it is off; batch_us: how long it waits for more.
     Without it every dimension is told, the free one of the batch as -1: nothing here bounds a batch but the body's limit.
     """
-    manifest = find(repository, model, release).manifest
+    served = find(repository, model, release)
+    manifest = served.manifest
     is_batched = batch_rows > 1 and all(spec.shape[:1] == (-1,) for spec in (*manifest.inputs, *manifest.outputs))
-    config = {
+    config: dict[str, Any] = {
         "name": manifest.model,
-        "platform": platform(manifest),
-        "backend": manifest.requires.engine,
+        "platform": platform(served),
+        "backend": served.engine.name,
         "version_policy": {"latest": {"num_versions": 1}},
         "max_batch_size": batch_rows if is_batched else 0,
         "input": [_port(spec, is_batched=is_batched) for spec in manifest.inputs],
         "output": [_port(spec, is_batched=is_batched) for spec in manifest.outputs],
         "instance_group": [{"name": manifest.model, "kind": "KIND_AUTO", "count": 1}],
         "default_model_filename": manifest.model_file,
-        "parameters": {name: {"string_value": str(value)} for name, value in sorted(manifest.engine_options.items())},
+        "parameters": {name: {"string_value": str(value)} for name, value in sorted(served.engine.options.items())},
     }
+    if served.engine.passed_over:
+        config["parameters"]["engine_instead_of"] = {"string_value": served.engine.passed_over}
     if is_batched:
         config["dynamic_batching"] = {"preferred_batch_size": [], "max_queue_delay_microseconds": batch_us}
     return config
@@ -87,7 +91,9 @@ def repository_index(
     serving = repository.models()
     for served in serving:
         state = {"state": "UNAVAILABLE", "reason": "the daemon is stopping"} if is_draining else {"state": "READY", "reason": ""}
-        if served.role != "active" and not is_draining:
+        if served.failure:
+            state = {"state": "UNAVAILABLE", "reason": served.failure}
+        elif served.role != "active" and not is_draining:
             state["reason"] = f"serves as {served.role}"
         index.append({"name": served.manifest.model, "version": served.manifest.version, **state})
     names = {served.manifest.model for served in serving}
@@ -97,9 +103,9 @@ def repository_index(
     return [entry for entry in index if entry["state"] == "READY" or not only_ready]
 
 
-def platform(manifest: Manifest) -> str:
-    """Engine and format, as Triton names them: "onnxruntime_onnx"."""
-    return f"{manifest.requires.engine}_{manifest.model_file.rpartition('.')[2]}"
+def platform(served: ServedModel) -> str:
+    """The engine that runs it and the file's format, as Triton names them: "onnxruntime_onnx"."""
+    return f"{served.engine.name}_{served.manifest.model_file.rpartition('.')[2]}"
 
 
 def _versions(repository: Repository, model: str) -> list[str]:

@@ -17,6 +17,7 @@ from runtime.contract.deployment import DeploymentState as S
 from runtime.errors import FetchError, HelperTimeoutError, ProbationError
 from runtime.serving.health import Health
 from runtime.update.machine import DONE, Action, Answer, Job
+from runtime.update.memory_fit import Room, least_need, measured_need, require_room, rooms
 from runtime.update.probation import failure_of
 from runtime.update.requests import FetchRequest, Reply, Request, Task, TestRequest, VerifyRequest
 from runtime.update.state import State
@@ -55,7 +56,10 @@ class Serving(Protocol):
 
 
 class Actions:
-    """The actions of one device. settings: the fleet's newest wishes; monotonic_s, jitter: injected by tests."""
+    """The actions of one device. settings: the fleet's newest wishes; monotonic_s, jitter: injected by tests.
+
+    memory: the bounds on the process that will serve, given `[update] memory_bytes`.
+    """
 
     def __init__(
         self,
@@ -68,8 +72,10 @@ class Actions:
         settings: Callable[[], Settings],
         monotonic_s: Callable[[], float] = time.monotonic,
         jitter: Callable[[], float] = random.random,
+        memory: Callable[[int], tuple[Room, ...]] = rooms,
     ) -> None:
         self._state_dir = state.directory
+        self._clock = state.clock
         self._store = state.store
         self._slots = state.slots
         self._serving = serving
@@ -79,8 +85,10 @@ class Actions:
         self._settings = settings
         self._monotonic_s = monotonic_s
         self._jitter = jitter
+        self._rooms = lambda: memory(bounds.memory_bytes)
         self._since: dict[tuple[str, S], float] = {}
         self._tries: dict[str, int] = {}
+        self._brought: dict[str, tuple[int, float]] = {}
 
     def table(self) -> dict[S, Action]:
         return {
@@ -98,7 +106,7 @@ class Actions:
         """Bring the blobs, a slice of time at a go, so that a newer desired state never waits for a slow download.
 
         What a slice brought stays on the disk and the next resumes there. An unreachable store is tried again, ever more
-        slowly, for a bounded time.
+        slowly, for a bounded time without a byte: a poor line that brings some now and then is given fetch_timeout_s.
         """
         request = FetchRequest(
             state_dir=str(self._state_dir),
@@ -107,7 +115,12 @@ class Actions:
             floor=self._store.floor(job.model),
             profile=self._profile,
             reserve_bytes=self._bounds.reserve_bytes,
+            bytes_per_s=self._bounds.fetch_bytes_per_s,
             source=job.source,
+            disk_bytes=self._bounds.disk_bytes,
+            keep=self._others(job),
+            now_s=int(self._clock.now_s()),
+            last_contact_s=self._clock.last_contact_s,
         )
         try:
             self._delegate(Task.FETCH, request, min(FETCH_SLICE_S, self._bounds.fetch_timeout_s))
@@ -116,7 +129,7 @@ class Actions:
                 raise
             return Answer(Event.LATER, error.code, str(error))
         except FetchError as error:
-            if job.source or self._lasting_s(job) >= self._bounds.fetch_retry_s:
+            if job.source or self._stalled_s(job) >= self._bounds.fetch_retry_s:
                 raise
             return Answer(Event.LATER, error.code, str(error), wait_s=self._next_retry_s(job))
         return DONE
@@ -135,10 +148,13 @@ class Actions:
         return DONE
 
     def test(self, job: Job) -> Answer:
-        """Have the model compute its golden outputs in a process of its own."""
+        """Have the model compute its golden outputs in a process of its own, then see whether it fits into this one too."""
         directory = str(self._slots.directory(job.lane, job.slot))
+        manifest = self._slots.manifest(job.lane, job.slot).value
+        require_room(least_need(manifest), self._rooms())
         request = TestRequest(directory=directory, memory_bytes=self._bounds.helper_memory_bytes)
-        self._delegate(Task.TEST, request, self._bounds.test_timeout_s)
+        reply = self._delegate(Task.TEST, request, self._bounds.test_timeout_s)
+        require_room(measured_need(reply.figures, manifest.requires.engine), self._rooms())
         return DONE
 
     def switch(self, job: Job) -> Answer:
@@ -153,9 +169,9 @@ class Actions:
 
     def watch(self, job: Job) -> Answer:
         """Probation: what the version does with live requests decides while it lasts; crashes are counted at each start."""
-        if self._serving.artifact(job.model, job.role) != job.artifact:
-            raise ProbationError("the new version does not serve")
         health = self._serving.health(job.model, job.role)
+        if self._serving.artifact(job.model, job.role) != job.artifact:  # a broken one has given its place back already
+            raise ProbationError(f"the new version does not serve{health.failure and ': '}{health.failure}")
         limit_ns = self._slots.manifest(job.lane, job.slot).value.limits.max_latency_ns
         if failure := failure_of(job, health, self._bounds, limit_ns):
             raise ProbationError(failure)
@@ -187,6 +203,7 @@ class Actions:
         A slot that holds what was refused is emptied: should the serving one be damaged, this is no version to fall back to.
         """
         self._tries.pop(job.lane, None)
+        self._brought.pop(job.lane, None)
         for state in S:
             self._since.pop((job.lane, state), None)
         has_failed = job.outcome is not Outcome.SUCCEEDED and job.is_placed and self._slots.active(job.lane) != job.slot
@@ -194,10 +211,27 @@ class Actions:
             self._slots.drop(job.lane, job.slot)
         return DONE
 
+    def _others(self, job: Job) -> tuple[str, ...]:
+        """Manifests whose blobs are in no slot yet, and yet needed: those of the other updates on their way."""
+        return tuple(
+            other.artifact.sha256 for other in self._store.jobs().values() if other.is_running and other.lane != job.lane
+        )
+
     def _lasting_s(self, job: Job) -> float:
         """How long this job has been in its state, since this process first looked."""
         now = self._monotonic_s()
         return now - self._since.setdefault((job.lane, job.state), now)
+
+    def _stalled_s(self, job: Job) -> float:
+        """How long nothing more has come of what this job fetches."""
+        here = sum(path.stat().st_size for path in self._slots.blobs.iterdir())
+        now = self._monotonic_s()
+        held, since = self._brought.get(job.lane, (-1, now))
+        if here > held:
+            held, since = here, now
+            self._tries.pop(job.lane, None)
+        self._brought[job.lane] = (held, since)
+        return now - since
 
     def _next_retry_s(self, job: Job) -> float:
         tries = self._tries[job.lane] = self._tries.get(job.lane, 0) + 1
