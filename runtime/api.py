@@ -2,8 +2,10 @@
 
 with Runtime("out/digits/1.0.0/x86-64-cpu") as runtime:
     scores = runtime.infer({"input": images})["scores"]
+    labels = runtime.predict([photo])["label"]
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -13,6 +15,7 @@ import numpy as np
 from runtime.backends.base import Tensors
 from runtime.contract.artifact import Manifest
 from runtime.monitor.monitor import WindowCounts
+from runtime.processing.pipeline import decoded, prepare
 from runtime.serving.repository import Repository
 
 
@@ -41,6 +44,20 @@ class Runtime:
         Returns the network's outputs by name. Raises RequestError (ModelNotFoundError among them) or InferenceError.
         """
         return self._repository.infer(model or self._repository.only(), inputs)[1]
+
+    def predict(self, examples: Sequence[np.ndarray], model: str = "") -> dict[str, np.ndarray]:
+        """Run raw inputs through the manifest's steps, the network, and the manifest's steps again.
+
+        examples: one array each, such as pictures uint8[h, w, 3] of any size. Returns arrays with one row per example, by name:
+        a decoding step's answer such as class, score and label, else the outputs with scores in place of the first.
+        Raises as `infer`, ProcessingError for a model whose inputs cannot be prepared so.
+        """
+        name = model or self._repository.only()
+        while True:
+            manifest = self._repository.get(name).manifest
+            served, outputs = self._repository.infer(name, prepare(manifest, examples))
+            if served.manifest is manifest:  # else another version came between: its steps may be others
+                return decoded(manifest, outputs)
 
     def take_window(self, model: str = "") -> WindowCounts:
         """What was seen since the last call, as the daemon would report it."""

@@ -35,10 +35,20 @@ def _parser() -> argparse.ArgumentParser:
 
     _add(commands, "status", "what this device serves, wants and last reported; works without the daemon")
 
-    infer = _add(commands, "infer", "run the served version of a model once, in this process")
+    infer = _add(commands, "infer", "run the served version of a model on a file or many, in this process")
     infer.add_argument("model")
-    infer.add_argument("input", type=Path, help="an .npz file with one array per input")
+    infer.add_argument(
+        "input", type=Path, nargs="?", help="an .npz file with one array per input (--raw: a picture, sound or array)"
+    )
     infer.add_argument("--out", type=Path, help="write the outputs to this .npz file instead of printing them")
+    infer.add_argument("--raw", action="store_true", help="prepare and decode by the steps of the model's manifest")
+    infer.add_argument("--batch", type=Path, metavar="SOURCE", help="run every row of a .parquet, .npz or .npy file, or folder")
+    infer.add_argument(
+        "--rows-per-batch", type=int, default=0, metavar="N", help="rows computed and kept at once (default: by size)"
+    )
+    infer.add_argument("--resume", action="store_true", help="go on with a batch run that was interrupted")
+    infer.add_argument("--strict", action="store_true", help="end a batch run at the first bad row")
+    infer.add_argument("--drift", action="store_true", help="say at the end how far a batch is from the model's reference")
 
     _add(commands, "doctor", "what this device can run, and what is wrong with its set-up")
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from runtime.config import Config, Setting, load_config, parse_assignments
 from runtime.contract.errors import ContractError
-from runtime.errors import ConfigError, DaemonError, EngineMissingError, EngineUnknownError, RequestError
+from runtime.errors import ConfigError, DaemonError, EngineMissingError, EngineUnknownError, ExtraMissingError, RequestError
 from runtime.exits import EXIT_BUG, EXIT_DONE, EXIT_FAILED, EXIT_INTERRUPTED, EXIT_MISSING, EXIT_REFUSED, EXIT_UNMET, EXIT_USAGE
 
 log = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def run(arguments: argparse.Namespace) -> int:
         return EXIT_DONE
     except (ConfigError, RequestError) as error:
         return _fail(error, EXIT_USAGE)
-    except (EngineMissingError, EngineUnknownError) as error:
+    except (EngineMissingError, EngineUnknownError, ExtraMissingError) as error:
         return _fail(error, EXIT_MISSING)
     except ContractError as error:
         return _fail(error, EXIT_REFUSED)
@@ -99,9 +99,38 @@ def _status(arguments: argparse.Namespace, config: Config, _origins: dict[str, S
 def _infer(arguments: argparse.Namespace, config: Config, _origins: dict[str, Setting]) -> int:
     from runtime.infer import infer_file
 
-    outputs = infer_file(config.state_dir, arguments.model, arguments.input, arguments.out)
+    if arguments.batch is not None:
+        return _infer_batch(arguments, config)
+    if arguments.input is None:
+        raise RequestError("what should be run? Give an input file, or --batch SOURCE --out FILE")
+    surplus = [
+        f"--{name.replace('_', '-')}" for name in ("rows_per_batch", "resume", "strict", "drift") if getattr(arguments, name)
+    ]
+    if surplus:
+        raise RequestError(f"{surplus[0]} goes with --batch")
+    outputs = infer_file(config.state_dir, arguments.model, arguments.input, arguments.out, raw=arguments.raw)
     text = "\n".join(f"{name} {entry['shape']}: {entry['data']}" for name, entry in outputs.items())
     _print(arguments, outputs, text)
+    return EXIT_DONE
+
+
+def _infer_batch(arguments: argparse.Namespace, config: Config) -> int:
+    from runtime.batch.drift import describe
+    from runtime.batch.run import BatchOptions, run_batch
+    from runtime.infer import served_directory
+
+    if arguments.input is not None or arguments.out is None:
+        raise RequestError("a batch is run by --batch SOURCE --out FILE, without another input file")
+    options = BatchOptions(
+        raw=arguments.raw, rows_per_batch=arguments.rows_per_batch, resume=arguments.resume, strict=arguments.strict,
+        drift=arguments.drift,
+    )  # fmt: skip
+    summary = run_batch(served_directory(config.state_dir, arguments.model), arguments.batch, arguments.out, options)
+    lines = [f"{summary['rows']} rows, {summary['failed']} rejected, {summary['rows_per_s']:g} rows/s: {summary['out']}"]
+    if summary["failed"]:
+        lines.append(f"why rows were rejected: {summary['rejects']}")
+    lines += describe(summary["drift"]) if "drift" in summary else []
+    _print(arguments, summary, "\n".join(lines))
     return EXIT_DONE
 
 

@@ -45,6 +45,11 @@ def add_channel(values: np.ndarray) -> np.ndarray:
     return values[np.newaxis]
 
 
+def flatten(values: np.ndarray) -> np.ndarray:
+    """[...] as [n], the last axis fastest."""
+    return values.reshape(-1)
+
+
 def transpose(values: np.ndarray) -> np.ndarray:
     """[a, b] as [b, a], contiguous."""
     if values.ndim != 2:

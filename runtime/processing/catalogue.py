@@ -70,6 +70,7 @@ _ALL = (
     )),
     Definition("channels_first", "pre", "image [h, w, c] as [c, h, w]"),
     Definition("add_channel", "pre", "a leading axis of length 1: [a, b] as [1, a, b]"),
+    Definition("flatten", "pre", "any array as [n]"),
     Definition("transpose", "pre", "the two axes of a table exchanged: [a, b] as [b, a]"),
     Definition("fit_length", "pre", "sound [n] cut, or filled up with zeros, to so many samples", (
         Option("length", "whole", "samples of the result", low=1, high=_SAMPLES),

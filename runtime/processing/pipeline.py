@@ -22,7 +22,7 @@ Tensors = Mapping[str, np.ndarray]
 FUNCTIONS: dict[str, Callable[..., Any]] = {
     "resize": images.resize, "center_crop": images.center_crop, "grayscale": images.grayscale,
     "channels_first": images.channels_first, "to_float": arrays.to_float, "scale": arrays.scale, "normalize": arrays.normalize,
-    "add_channel": arrays.add_channel, "transpose": arrays.transpose, "fit_length": sound.fit_length, "stft": sound.stft,
+    "add_channel": arrays.add_channel, "flatten": arrays.flatten, "transpose": arrays.transpose, "fit_length": sound.fit_length, "stft": sound.stft,
     "mel": sound.mel, "log": sound.log, "dct": sound.dct, "softmax": scores.softmax, "sigmoid": scores.sigmoid,
     "argmax": decode.argmax, "top_k": decode.top_k, "nms": decode.nms,
 }  # fmt: skip

@@ -1,0 +1,1 @@
+"""Many inferences from files to files: in chunks, resumable, watched."""
