@@ -27,11 +27,13 @@ from runtime.identity import read_identity
 from runtime.memory import share_one_arena
 from runtime.notify import Notifier
 from runtime.profile import detect_profile
+from runtime.reload import stored_models
 from runtime.serving.health import Health
 from runtime.serving.loading import loaders
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
 from runtime.serving.server import serve
+from runtime.serving.shadow import ShadowSettings
 from runtime.update.actions import Actions
 from runtime.update.boot import open_active, recover_jobs
 from runtime.update.delegate import delegate
@@ -126,7 +128,9 @@ class Daemon:
         self.profile = DeviceProfile(profiles=(), arch="", engines={})
         self.versions: Mapping[str, str] = {"edgewright": version("edgewright"), "python": platform.python_version()}
         load, load_trial = loaders(config.serving)
-        self._repository = Repository(load=load, load_trial=load_trial)
+        self._repository = Repository(
+            load=load, load_trial=load_trial, shadow=ShadowSettings(cpu_permille=config.serving.shadow_cpu_permille)
+        )
         self._live = Live(self._repository, self._on_served, self._on_alarm)
         self._engines = EngineNotes(config.state_dir)
         self._supervisor = supervised_by()
@@ -151,7 +155,8 @@ class Daemon:
         self._is_open = True
         self._on_served()
         try:
-            server = await serve(self._repository, self.config.serving, self.config.limits)
+            stored = stored_models(self.state.slots, self.state.store, self._live)
+            server = await serve(self._repository, self.config.serving, self.config.limits, stored)
         except ConfigError:
             self._wind_down()  # a port in use is no crash of the version that would have served
             raise

@@ -1,7 +1,7 @@
-"""What did each model do in the last N seconds, and how is the device?
+"""What did each model do in the last N seconds, in each of its roles, and how is the device?
 
-Every window's end takes the counts of each served model and puts one telemetry message into the outbox. A version that is
-switched out hands in what it counted since the last window, so no inference goes untold.
+Every window's end takes the counts of each served version, a shadow's agreement among them, and puts one telemetry message
+into the outbox. A version that is switched out hands in what it counted since the last window, so no inference goes untold.
 """
 
 import itertools
@@ -87,6 +87,7 @@ class Windows:
                 duration_ms=duration_ms,
                 clock_synced=self._sender.clock.is_synced,
                 resources=resources(self._state_dir),
+                agreement=served.agreement() if served.agreement is not None else None,
                 **msgspec.structs.asdict(served.monitor.take()),
             )
             try:

@@ -6,6 +6,7 @@ kept for every request; rows beyond a window's budget, or beyond the CPU share, 
 
 import threading
 import time
+from bisect import bisect_right
 from collections.abc import Callable
 from typing import Annotated
 
@@ -17,7 +18,7 @@ from runtime.contract.artifact import Manifest
 from runtime.contract.canonical import Received
 from runtime.contract.errors import MalformedError
 from runtime.contract.telemetry import CELLS, CONFIDENCE_CELLS, LATENCY_CELLS, EdgeSet, StreamCounts
-from runtime.monitor.cells import COUNT_COLUMNS, MISSING, OUT_OF_RANGE, count_cells, latency_cell
+from runtime.monitor.cells import COUNT_COLUMNS, LATENCY_STARTS_NS, MISSING, OUT_OF_RANGE, count_cells
 from runtime.monitor.streams import (
     StreamSpec,
     Tensors,
@@ -28,6 +29,8 @@ from runtime.monitor.streams import (
     stream_plan,
     stream_rows,
 )
+
+_NEVER_NS = 2**63
 
 
 class MonitorLimits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -59,12 +62,15 @@ class WindowCounts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Totals(msgspec.Struct, frozen=True, kw_only=True):
-    """Counts since the artifact was opened; latency_cells: requests per logarithmic cell."""
+    """Counts since the artifact was opened; examples: in requests that were answered, watched or not;
+    latency_cells: requests per logarithmic cell.
+    """
 
     requests: int
     errors: int
     rows: int
     dropped_rows: int
+    examples: int
     latency_cells: tuple[int, ...]
     latency_sum_ns: int
 
@@ -99,33 +105,32 @@ class Monitor:
         self._budget = _CpuBudget(limits, clock_ns())
         self._window = self._counter.empty()
         self._window_rows = 0
-        self._requests = self._errors = self._rows = self._dropped = 0
+        self._closed_until_ns = 0
+        """No row is watched before: the budget is spent, or the window full."""
+        self._errors = self._rows = self._dropped = self._unwatched = 0
         self._latency = [0] * LATENCY_CELLS
         self._latency_sum_ns = 0
         self._taken = self._totals()
 
-    def observe(self, inputs: Tensors, outputs: Tensors, rows: int, started_ns: int, ended_ns: int) -> None:
+    def observe(self, inputs: Tensors, outputs: Tensors, rows: int, started_ns: int, ended_ns: int, requests: int = 1) -> None:  # noqa: PLR0917 - keywords cost the hot path
         """Note one successful inference on `rows` examples. Arrays are copied or counted before this returns.
 
-        started_ns, ended_ns: by the monitor's clock.
+        started_ns, ended_ns: by the monitor's clock. requests: how many it answered. One thread observes at a time; who takes
+        may come between: requests are what the latency cells sum to, so no window can hold one without the other.
         """
         latency_ns = ended_ns - started_ns
-        with self._lock:
-            self._requests += 1
-            self._latency[latency_cell(latency_ns)] += 1
-            self._latency_sum_ns += latency_ns
-            if not self._watched:
-                return
-            if ended_ns < self._budget.spent_until_ns or self._window_rows + rows > self._limits.rows_per_window:
-                self._dropped += rows
-            else:
-                self._watch([inputs[name] if name in inputs else outputs[name] for name in self._watched], rows)
+        self._latency[bisect_right(LATENCY_STARTS_NS, latency_ns)] += requests
+        self._latency_sum_ns += latency_ns * requests
+        if ended_ns < self._closed_until_ns:
+            self._dropped += rows
+        elif self._watched:
+            self._watch([inputs[name] if name in inputs else outputs[name] for name in self._watched], rows)
+        else:
+            self._unwatched += rows
 
     def observe_error(self) -> None:
-        """Note one inference that failed."""
-        with self._lock:
-            self._requests += 1
-            self._errors += 1
+        """Note one inference that failed. As `observe`, by one thread at a time."""
+        self._errors += 1
 
     def take(self) -> WindowCounts:
         """Counts since the last call, which they empty."""
@@ -133,6 +138,7 @@ class Monitor:
             window, self._window = self._window, self._counter.empty()
             waiting, self._block = self._block, _Block(self._limits)
             self._window_rows = 0
+            self._closed_until_ns = self._budget.spent_until_ns
             before, self._taken = self._taken, self._totals()
             now = self._taken
         self._counter.count(waiting.clear(), window)  # outside the lock: nobody else holds these any more
@@ -153,31 +159,38 @@ class Monitor:
             return self._totals()
 
     def _watch(self, batch: list[np.ndarray], rows: int) -> None:
-        """Keep a batch for counting, unless its tensors speak of different numbers of examples."""
-        block = self._block
-        if not block.takes(batch):
-            self._count(block.clear())
-            block.reshape(batch)
-        if block.batch_rows != rows:
-            self._dropped += rows
-            return
-        self._window_rows += rows
-        self._rows += rows
-        if block.add(batch):
-            self._count(block.clear())
+        """Keep a batch for counting, unless the window is full or its tensors speak of different numbers of examples."""
+        with self._lock:
+            block = self._block
+            if not block.takes(batch):
+                self._count(block.clear())
+                block.reshape(batch)
+            if block.batch_rows != rows or self._window_rows + rows > self._limits.rows_per_window:
+                self._dropped += rows
+                return
+            self._window_rows += rows
+            self._rows += rows
+            if block.add(batch):
+                self._count(block.clear())
+            if self._window_rows >= self._limits.rows_per_window:
+                self._closed_until_ns = _NEVER_NS
 
     def _count(self, batch: list[np.ndarray]) -> None:
         before = self._cpu_ns()
         self._counter.count(batch, self._window)
         self._budget.charge(self._cpu_ns() - before, self._clock_ns())
+        self._closed_until_ns = self._budget.spent_until_ns
 
     def _totals(self) -> Totals:
+        cells = tuple(self._latency)  # first, and at one stroke: whatever is observed meanwhile belongs to the next
+        errors = self._errors
         return Totals(
-            requests=self._requests,
-            errors=self._errors,
+            requests=sum(cells) + errors,
+            errors=errors,
             rows=self._rows,
             dropped_rows=self._dropped,
-            latency_cells=tuple(self._latency),
+            examples=self._rows + self._dropped + self._unwatched,
+            latency_cells=cells,
             latency_sum_ns=self._latency_sum_ns,
         )
 

@@ -129,7 +129,7 @@ class App:
         if path == b"/v2/health/ready":
             return _json({"ready": not self.is_draining}, 503 if self.is_draining else 200)
         if path == b"/metrics":
-            body = render_metrics(self._repository, self._inference, self._responses, len(self.hub.connections))
+            body = render_metrics(self._repository, self.inference, self._responses, len(self.hub.connections))
             return Response(200, b"Content-Type: " + CONTENT_TYPE + b"\r\n", [body])
         raise _no_route(path)
 

@@ -18,15 +18,21 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ones run in a thread of their own, so that health checks and other models are answered meanwhile.
     model_control: whether clients may unload models and load them again. shared_memory: where tensors may be passed in
     shared memory; "local" offers it where `host` is this machine's own, for others' clients share no memory with it.
+    grpc: whether the same is offered over gRPC, on `grpc_port` of the same host; needs the extra `grpc`.
 
     isolation: which versions run in a process of their own: those on probation, all, or none. engine_memory_bytes: cap on
     such a process; 0 for none. inference_timeout_s: an inference that takes longer hangs: its process is killed, or, where it
     runs in the daemon's own, the watchdog is told. watchdog_s: a daemon that makes no progress for so long ends itself, for
     whatever supervises it to start it again; 0 for never. systemd's watchdog is served besides (WatchdogSec in the unit).
+
+    batch_rows: so many examples of separate requests are joined in one inference at most; 1 joins none. batch_delay_us: none
+    waits longer for others. shadow_cpu_permille: of wall time that a shadow may use. cpus: those that serve; () for any.
     """
 
     host: str = "127.0.0.1"
     port: Annotated[int, Meta(ge=0, le=65_535)] = 8000
+    grpc: bool = False
+    grpc_port: Annotated[int, Meta(ge=0, le=65_535)] = 8001
     unix_socket: str = ""
     drain_s: Seconds = 10
     inline_us: Annotated[int, Meta(ge=0)] = 200
@@ -36,6 +42,10 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     inference_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
     engine_memory_bytes: Annotated[int, Meta(ge=0)] = 1024 * KIB * KIB
     watchdog_s: Seconds = 0
+    batch_rows: Annotated[int, Meta(ge=1, le=65_536)] = 1
+    batch_delay_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
+    shadow_cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 20
+    cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
 
     @property
     def offers_shared_memory(self) -> bool:
@@ -48,6 +58,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     json_bytes: of the JSON part, whose numbers take up to 16 times their text in memory while they are read; binary tensors
     have no such cost. buffered_bytes: of request bodies not yet answered, on all connections together.
     bytes_elements: strings in one request, each of which costs some 50 bytes beyond its own.
+    inference_s: a request whose inference takes longer, its wait for the model included, is answered 503; 0 for no bound.
     """
 
     body_bytes: Bytes = 64 * KIB * KIB
@@ -59,6 +70,7 @@ class LimitSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     request_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
     idle_s: Annotated[int, Meta(ge=1, le=86_400)] = 60
     waiting: Positive = 64
+    inference_s: Seconds = 0
 
 
 def _is_loopback(host: str) -> bool:

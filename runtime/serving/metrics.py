@@ -9,7 +9,10 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from runtime.contract.telemetry import LATENCY_CELLS_PER_OCTAVE
 from runtime.monitor.monitor import Totals
+from runtime.serving.inference import Inference
 from runtime.serving.model import ServedModel
+from runtime.serving.repository import Repository
+from runtime.serving.shadow import Shadow
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _OCTAVES_PER_BUCKET = 2
@@ -17,9 +20,9 @@ _BUCKETS = 12
 """Bucket boundaries are 4**k microseconds: 4 us to 16.8 s."""
 
 
-def render_metrics(models: Iterable[ServedModel], responses: Mapping[int, int], connections: int) -> bytes:
+def render_metrics(repository: Repository, inference: Inference, responses: Mapping[int, int], connections: int) -> bytes:
     """All metrics of the daemon's serving side. responses: HTTP status -> how many were sent."""
-    served = [(_labels(model), model.monitor.totals()) for model in models]
+    served = [(_labels(model), model.monitor.totals()) for model in repository.models()]
     lines: list[str] = []
     for name, help_text, field in (
         ("edgewright_inferences_total", "Inferences begun, failed ones included.", "requests"),
@@ -31,6 +34,8 @@ def render_metrics(models: Iterable[ServedModel], responses: Mapping[int, int], 
     lines += ["# HELP edgewright_inference_seconds Time in the engine.", "# TYPE edgewright_inference_seconds histogram"]
     for labels, totals in served:
         lines += _histogram(labels, totals)
+    lines += _queues(inference)
+    lines += _shadows(repository.shadows())
     by_status = ((f'status="{status}"', count) for status, count in sorted(responses.items()))
     lines += _family("edgewright_http_responses_total", "counter", "HTTP responses by status.", by_status)
     lines += _family("edgewright_http_connections", "gauge", "Open HTTP connections.", [("", connections)])
@@ -49,10 +54,37 @@ def resident_bytes() -> int:
 
 def _labels(model: ServedModel) -> str:
     manifest = model.manifest  # names and versions have no character that would need escaping
-    return f'model="{manifest.model}",version="{manifest.version}",target="{manifest.requires.profile}"'
+    return f'model="{manifest.model}",version="{manifest.version}",target="{manifest.requires.profile}",role="{model.role}"'
 
 
-def _family(name: str, kind: str, help_text: str, samples: Iterable[tuple[str, int]]) -> Iterator[str]:
+def _queues(inference: Inference) -> Iterator[str]:
+    waiting = ((_labels(model), count) for model, count in inference.queued.items() if not model.is_retired)
+    yield from _family("edgewright_queued_requests", "gauge", "Requests in or before the model's own thread.", waiting)
+    batches, joined = [("", inference.batches)], [("", inference.joined)]
+    yield from _family("edgewright_batches_total", "counter", "Inferences that answered several requests at once.", batches)
+    yield from _family("edgewright_batched_requests_total", "counter", "Requests answered by those.", joined)
+    longest = [("", round(inference.stuck_s(), 3))]
+    yield from _family("edgewright_inference_underway_seconds", "gauge", "Age of the oldest inference under way.", longest)
+
+
+def _shadows(shadows: Iterable[Shadow]) -> Iterator[str]:
+    told = [(_labels(shadow.served), shadow.totals(), shadow.queued) for shadow in shadows]
+    by_outcome = (
+        (f'{labels},outcome="{outcome}"', count)
+        for labels, totals, _ in told
+        for outcome, count in (
+            ("agreed", totals.agreed),
+            ("disagreed", totals.compared - totals.agreed),
+            ("dropped", totals.dropped),
+            ("failed", totals.failed),
+        )
+    )
+    yield from _family("edgewright_shadow_rows_total", "counter", "Sampled examples by what came of them.", by_outcome)
+    queued = ((labels, count) for labels, _, count in told)
+    yield from _family("edgewright_shadow_queued_rows", "gauge", "Sampled examples that wait for their shadow.", queued)
+
+
+def _family(name: str, kind: str, help_text: str, samples: Iterable[tuple[str, int | float]]) -> Iterator[str]:
     yield f"# HELP {name} {help_text}"
     yield f"# TYPE {name} {kind}"
     for labels, value in samples:

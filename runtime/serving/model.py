@@ -63,8 +63,8 @@ class ServedModel:
         """Why this version is broken for good, or ""; see Health."""
         self.trial_directory: Path | None = None
         """Where its artifact lies while its engine runs apart from this process; see `Repository.settle`."""
-        self.engine = engine or EngineInUse(manifest.requires.engine)
-        self._is_apart = is_apart
+        self.engine = engine or EngineInUse(manifest.requires.engine, options=manifest.engine_options)
+        self.is_apart = is_apart
         self.mirror: Mirror | None = None
         """Who else looks at each answered request, such as a shadow; set by the repository."""
         self.agreement: Callable[[], Agreement] | None = None
@@ -83,6 +83,10 @@ class ServedModel:
         self._taken_ns = 0
         self._cost_ns = UNKNOWN_COST_NS
 
+    @property
+    def is_retired(self) -> bool:
+        return self._is_retired
+
     def retire(self) -> None:
         """Run nothing more, and close when the inference under way ends; does not wait for it. Twice is no error."""
         self._is_retired = True
@@ -97,7 +101,7 @@ class ServedModel:
         with self._running:
             if not self._is_retired:
                 self._model, model = model, self._model
-                self.engine, self._is_apart = opened.engine, opened.is_apart
+                self.engine, self.is_apart = opened.engine, opened.is_apart
         model.close()
         if self._is_retired:
             self._close_if_unused()
@@ -107,7 +111,7 @@ class ServedModel:
     def health(self) -> Health:
         totals = self.monitor.totals()
         cells = {cell: count for cell, count in enumerate(totals.latency_cells) if count}
-        return Health(totals.requests, totals.errors, latency_quantile(cells, 0.5) or 0, self.failure, totals.rows)
+        return Health(totals.requests, totals.errors, latency_quantile(cells, 0.5) or 0, self.failure, totals.examples)
 
     def infer(self, inputs: Tensors, rows: int = 0, requests: int = 1) -> dict[str, np.ndarray]:
         """Run once and watch it. inputs: have passed `check`; rows: what it returned, 0 to look again.
@@ -140,7 +144,7 @@ class ServedModel:
         array = inputs.get(self._first)
         # The usual request is one array like the one before it: NumPy has one object per plain datatype.
         if array is not None and array.dtype is self._usual_type and len(inputs) == 1:
-            shape = array.shape
+            shape: tuple[int, ...] = array.shape
             if shape == self._usual_shape:
                 return shape[0]
         for expected in self._expected:
@@ -165,7 +169,7 @@ class ServedModel:
 
         An engine in a process of its own may hang until its time is up, and nothing but a request of its own may wait for it.
         """
-        if self._is_apart:
+        if self.is_apart:
             return UNKNOWN_COST_NS
         # Learnt here from the last run, not at every one: in-process callers never ask.
         taken, self._taken_ns = self._taken_ns, 0
@@ -202,7 +206,7 @@ class ServedModel:
 
     def _note(self, error: Exception) -> None:
         self.monitor.observe_error()
-        if isinstance(error, EngineCrashedError | EngineHungError):
+        if isinstance(error, EngineCrashedError | EngineHungError) and error.is_final:
             self.fail(error)
 
     def _close_if_unused(self) -> None:

@@ -8,8 +8,9 @@ it is answered by the old version, and so is every one after it.
 """
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
@@ -33,12 +34,21 @@ from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.processing.catalogue import check_manifest
 from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
+from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority
+from runtime.serving.split import holds_key, turns
 from runtime.update.verify import check_file
 
 Loader = Callable[[Manifest, Path], Opened]
 """Opens a manifest's model in a directory whose files have been checked; usually `open_engine`. Raises EngineError."""
 Place = tuple[str, Role]
 """A model's name and one of its roles."""
+
+
+class _Parting(NamedTuple):
+    """A split and whose turn it is."""
+
+    split: ServedModel
+    turns: Iterator[bool]
 
 
 def open_artifact(
@@ -86,14 +96,23 @@ class Repository:
     """The models that serve, by name and role. Thread-safe; readers never wait for a switch."""
 
     def __init__(
-        self, limits: MonitorLimits | None = None, *, load: Loader = open_engine, load_trial: Loader | None = None
+        self,
+        limits: MonitorLimits | None = None,
+        *,
+        load: Loader = open_engine,
+        load_trial: Loader | None = None,
+        shadow: ShadowSettings = ShadowSettings(),  # noqa: B008 - frozen
     ) -> None:
         """load: how models are opened; load_trial: how those are that are not committed yet, None for no other way."""
         self._limits = limits
         self._load = load
         self._load_trial = load_trial or load
-        self._served: dict[str, ServedModel] = {}
-        """What answers where no split has its share: the active versions."""
+        self._shadow_settings = shadow
+        self._active: dict[str, ServedModel] = {}
+        self._unsplit: dict[str, ServedModel] = {}
+        """The active versions of models without a split: the usual request needs no more than this."""
+        self._partings: dict[str, _Parting] = {}
+        self._shadows: dict[Place, Shadow] = {}
         self._by_place: dict[Place, ServedModel] = {}
         self._standing_by: dict[Place, ServedModel] = {}
         """What a version on trial replaced, still open."""
@@ -111,7 +130,10 @@ class Repository:
         """
         is_apart = trial and self._load_trial is not self._load
         load = self._load_trial if is_apart else self._load
-        served = open_artifact(directory, role, self._limits, share=share, load=load)
+        if role == "shadow":  # the threads an engine starts inherit the priority of the one it is opened in
+            served = at_lowest_priority(lambda: open_artifact(directory, role, self._limits, share=share, load=load))
+        else:
+            served = open_artifact(directory, role, self._limits, share=share, load=load)
         served.trial_directory = directory if is_apart else None
         return served
 
@@ -161,41 +183,71 @@ class Repository:
         served.replace_engine(self._load(served.manifest, served.trial_directory))
         served.trial_directory = None
 
-    def infer(self, model: str, inputs: Tensors, version: str = "") -> tuple[ServedModel, dict[str, np.ndarray]]:
+    def infer(self, model: str, inputs: Tensors, version: str = "", key: str = "") -> tuple[ServedModel, dict[str, np.ndarray]]:
         """Run one request on what serves now; also says which version that was.
 
-        version: "" for any. Raises ModelNotFoundError, RequestError for tensors that do not fit, InferenceError.
+        version: "" for any; key: what a split goes by, see `pick`. Raises ModelNotFoundError, RequestError for tensors that
+        do not fit, InferenceError.
         """
+        served = self._unsplit.get(model)
+        if served is None or version:
+            served = self.pick(model, version, key)
+        return self.run(served, inputs, version)
+
+    def pick(self, model: str, version: str = "", key: str = "") -> ServedModel:
+        """What answers a request: the active version, or the split for its share; a version asked for by name, either.
+
+        key: the same one always goes the same way; without one requests take turns. Raises ModelNotFoundError.
+        """
+        served = self._unsplit.get(model)
+        if served is not None and not version:
+            return served
+        served = self.get(model, version)
+        parting = self._partings.get(model)
+        if parting is None or version:
+            return served
+        in_share = holds_key(model, key, parting.split.share) if key else next(parting.turns)
+        return parting.split if in_share else served
+
+    def run(self, served: ServedModel, inputs: Tensors, version: str = "") -> tuple[ServedModel, dict[str, np.ndarray]]:
+        """Run one request on what `pick` chose, or on what has taken its place since. version: as given to `pick`."""
         while True:
-            served = self._served.get(model)
-            if served is None or version:
-                served = self.get(model, version)
-            served.check(inputs)
+            rows = served.check(inputs)
             try:
-                return served, served.infer(inputs)
+                outputs = served.infer(inputs, rows)
             except RetiredError:
-                if self._served.get(model) is served:
-                    raise  # nobody switched: it was retired behind the repository's back
-                # Otherwise the next look finds its successor, or nothing.
+                # Raises when nobody switched: it was retired behind the repository's back.
+                served = self._successor(served, version)
             except (EngineCrashedError, EngineHungError):
                 # An inference changes nothing outside itself, so it may be run again.
                 if not self._fall_back(served) or version:
                     raise
+                served = self._successor(served, version)
+            else:
+                if served.mirror is not None:
+                    served.mirror(served, inputs, outputs, rows)
+                return served, outputs
 
     def get(self, model: str, version: str = "") -> ServedModel:
-        """What serves now. Raises ModelNotFoundError, also for another version than the one asked for."""
-        served = self._served.get(model)
+        """The active version, or the one asked for if it answers requests. Raises ModelNotFoundError.
+
+        A split without an active version beside it answers only who asks for it by name.
+        """
+        served = self._active.get(model)
+        split = self._by_place.get((model, "split")) if version else None
+        for one in (served, split):
+            if one is not None and version in ("", one.manifest.version):
+                return one
         if served is None:
-            raise ModelNotFoundError(f"unknown model {model!r}; serving: {', '.join(sorted(self._served)) or 'none'}")
-        if version and served.manifest.version != version:
-            raise ModelNotFoundError(f"{model} serves version {served.manifest.version}, not {version}")
-        return served
+            raise ModelNotFoundError(f"unknown model {model!r}; serving: {', '.join(sorted(self._active)) or 'none'}")
+        versions = " and ".join(one.manifest.version for one in (served, split) if one is not None)
+        raise ModelNotFoundError(f"{model} serves version {versions}, not {version}")
 
     def only(self) -> str:
         """The name of the model that serves, where it is the only one. Raises RequestError otherwise."""
-        if len(self._served) != 1:
-            raise RequestError(f"{len(self._served)} models are open: name the one to run")
-        return next(iter(self._served))
+        if len(self._active) != 1:
+            raise RequestError(f"{len(self._active)} models are open: name the one to run")
+        return next(iter(self._active))
 
     def models(self) -> tuple[ServedModel, ...]:
         """Everything that serves, whatever its role; of one model the active version comes first."""
@@ -213,9 +265,13 @@ class Repository:
             return broken
         return served.health() if served else Health()
 
-    def counts(self, model: str) -> tuple[int, int]:
-        """Requests and errors of the active version; goes when updates ask for its health."""
-        return self.health(model)[:2]
+    def shadows(self) -> tuple[Shadow, ...]:
+        """What runs beside the active versions now."""
+        return tuple(shadow for _, shadow in sorted(self._shadows.items(), key=lambda item: item[0]))
+
+    def stuck_s(self) -> float:
+        """For how long the oldest inference under way has been in its engine; 0.0 when there is none."""
+        return max((served.stuck_s() for served in self._by_place.values()), default=0.0)
 
     def close(self) -> None:
         for model, role in tuple(self._by_place):
@@ -243,10 +299,39 @@ class Repository:
         if previous is not None:
             previous.retire()
 
+    def _successor(self, gone: ServedModel, version: str) -> ServedModel:
+        """What answers in place of a version that was retired. Raises RetiredError when it still is the one that should."""
+        model = gone.manifest.model
+        served = None if version else self._by_place.get((model, gone.role))
+        if served is None:  # a split ended, or a version was asked for by name
+            served = self.get(model, version)
+        if served is gone:
+            raise RetiredError(f"{model} {gone.manifest.version} serves no more")
+        return served
+
     def _arrange(self, by_place: dict[Place, ServedModel]) -> None:
         """Take over a new set of versions. The caller holds `_changing`."""
+        for place, shadow in tuple(self._shadows.items()):
+            if by_place.get(place) is not shadow.served:
+                del self._shadows[place]
+                shadow.close()
+        for place, served in by_place.items():
+            if served.role == "shadow" and place not in self._shadows:
+                shadow = self._shadows[place] = Shadow(served, self._shadow_settings)
+                served.agreement = shadow.take
+                shadow.start()
         self._by_place = by_place
-        self._served = {model: served for (model, role), served in by_place.items() if role == "active"}
+        splits = {model: served for (model, role), served in by_place.items() if role == "split"}
+        kept = self._partings
+        self._partings = {
+            model: kept[model] if model in kept and kept[model].split is split else _Parting(split, turns(split.share))
+            for model, split in splits.items()
+        }
+        self._active = {model: served for (model, role), served in by_place.items() if role == "active"}
+        self._unsplit = {model: served for model, served in self._active.items() if model not in splits}
+        for model, served in self._active.items():
+            mirror = self._shadows.get((model, "shadow"))
+            served.mirror = mirror.offer if mirror is not None else None
 
 
 def _require_same_tensors(manifest: Manifest, model: LoadedModel) -> None:

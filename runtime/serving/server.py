@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from runtime.errors import ConfigError, DaemonError, ExtraMissingError
 from runtime.serving.app import App
 from runtime.serving.control import ModelControl, Stored
-from runtime.serving.inference import Inference
+from runtime.serving.inference import Inference, Joining
 from runtime.serving.limits import LimitSettings, ServingSettings
 from runtime.serving.protocol import SWEEP_S
 from runtime.serving.regions import Regions
@@ -123,7 +123,13 @@ async def serve(
 
     Raises ConfigError when an address cannot be bound, ExtraMissingError for gRPC without its extra.
     """
-    inference = Inference(repository, inline_ns=settings.inline_us * 1000, waiting=limits.waiting)
+    inference = Inference(
+        repository,
+        inline_ns=settings.inline_us * 1000,
+        waiting=limits.waiting,
+        inference_s=limits.inference_s,
+        joining=Joining(settings.batch_rows, settings.batch_delay_us / 1e6),
+    )
     control = ModelControl(stored, is_allowed=settings.model_control)
     regions = Regions(is_offered=settings.offers_shared_memory)
     app = App(
@@ -148,9 +154,7 @@ async def serve(
     if settings.grpc:
         try:
             start_grpc = load_grpc()
-            server.grpc = await start_grpc(
-                repository, inference, settings, limits, control=control, regions=regions, hub=app.hub
-            )
+            server.grpc = await start_grpc(repository, inference, settings, limits, control=control, regions=regions, hub=app.hub)
         except DaemonError:
             await server.close()
             raise
