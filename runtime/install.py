@@ -113,7 +113,8 @@ def _update(
     """Step a new job until it is live or over."""
     if (running := state.store.jobs().get(name)) is not None and running.is_running:
         raise ConfigError(f"an update of {name} is under way ({running.state}); let the daemon finish it first")
-    actions = Actions(state, Offline(), delegate, profile=profile, bounds=bounds, settings=Settings)
+    # Not this process will serve, so its bounds say nothing.
+    actions = Actions(state, Offline(), delegate, profile=profile, bounds=bounds, settings=Settings, memory=lambda _bytes: ())
     machine = Machine(actions.table(), state.store.save_job, lambda _job: None)
     job = machine.start(
         Job(model=name, artifact=artifact, source=source, slot=state.slots.inactive(name), previous=state.slots.active(name))

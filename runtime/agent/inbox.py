@@ -121,7 +121,11 @@ class Inbox:
         # Cheap checks first: what is not even well-formed is not worth a process.
         read_message(read_message(message.payload, Envelope, DESIRED_LIMIT).value.payload, Desired, DESIRED_LIMIT)
         request = AcceptRequest(
-            state_dir=str(self._state.directory), kind="desired", envelope=message.payload, held=held.payload if held else b""
+            state_dir=str(self._state.directory),
+            kind="desired",
+            envelope=message.payload,
+            held=held.payload if held else b"",
+            now_s=int(self._state.clock.now_s()),
         )
         reply = self._accept(request)
         self._state.store.hold(Held(message.payload, reply.payload))

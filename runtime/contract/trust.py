@@ -8,6 +8,7 @@ tuf and cryptography cost 34 MB and 95 ms, so only short-lived helpers import th
 """
 
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import TypeVar
@@ -16,6 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from tuf.api.exceptions import DownloadError, DownloadHTTPError, ExpiredMetadataError, LengthOrHashMismatchError, RepositoryError
+from tuf.api.metadata import Root, Targets
 from tuf.ngclient.fetcher import FetcherInterface
 from tuf.ngclient.updater import Updater
 
@@ -59,9 +61,21 @@ class ReleaseTrust:
 
     metadata_dir: where verified metadata is kept; it must survive restarts, since versions in it never go back.
     root: the pinned root's bytes; root_sha256: its digest from the enrolment token. Raises DigestError when they differ.
+    now_s: Unix seconds by which expiry is judged; None for the system's clock.
+    last_contact_s: for a bundle alone: when the fleet was last heard, 0 for never. Timestamp and snapshot, which live a day and
+    are re-signed by the service, are judged by that; root and targets still by now. See docs/decisions/0015.
     """
 
-    def __init__(self, metadata_dir: Path, root: bytes, root_sha256: str, fetch: Fetch) -> None:
+    def __init__(
+        self,
+        metadata_dir: Path,
+        root: bytes,
+        root_sha256: str,
+        fetch: Fetch,
+        *,
+        now_s: float | None = None,
+        last_contact_s: float | None = None,
+    ) -> None:
         require_digest("root.json", root, root_sha256, len(root))
         metadata_dir.mkdir(parents=True, exist_ok=True)
         try:
@@ -74,15 +88,21 @@ class ReleaseTrust:
             )
         except RepositoryError as error:
             raise MetadataError(f"root.json: {error}") from error
+        self._now = datetime.now(UTC) if now_s is None else datetime.fromtimestamp(now_s, UTC)
+        self._trusted = self._updater._trusted_set
+        # python-tuf judges every expiry by this one attribute, and offers no other way to it.
+        self._trusted.reference_time = self._now if last_contact_s is None else datetime.fromtimestamp(last_contact_s, UTC)
         self._scratch = metadata_dir / "document"
 
     def refresh(self) -> None:
         """Bring the metadata up to date. Raises MetadataError, ExpiredError, or OSError when the store is out of reach."""
         self._guarded(self._updater.refresh)
+        self._guarded(self._require_lasting)
 
     def document(self, path: str) -> bytes:
         """The signed document at a TUF target path, downloaded and verified. Raises UnlistedError if nothing lists it."""
         info = self._guarded(lambda: self._updater.get_targetinfo(path))
+        self._guarded(self._require_lasting)
         if info is None:
             raise UnlistedError(f"no signed release lists {path}")
         self._guarded(lambda: self._updater.download_target(info, str(self._scratch)))
@@ -109,6 +129,12 @@ class ReleaseTrust:
             return {keyid: bytes.fromhex(key) for keyid, key in keys.items()}
         except ValueError as error:
             raise MetadataError(f"{DIRECTOR_TARGET}: {error}") from error
+
+    def _require_lasting(self) -> None:
+        """What the engineer signed must be unexpired by now, whatever the rest is judged by."""
+        for signed in self._trusted:
+            if isinstance(signed, Root | Targets) and signed.is_expired(self._now):
+                raise ExpiredMetadataError(f"{signed.type} metadata expired on {signed.expires:%Y-%m-%d}")
 
     def _guarded(self, step: Callable[[], R]) -> R:
         try:

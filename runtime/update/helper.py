@@ -10,6 +10,7 @@ is gone and so is the helper: no orphan writes beside its successor.
 
 import logging
 import os
+import re
 import resource
 import shutil
 import sys
@@ -22,7 +23,7 @@ import msgspec
 
 from runtime.contract.artifact import Manifest
 from runtime.contract.errors import ContractError
-from runtime.errors import DaemonError, DiskFullError, SelfTestError
+from runtime.errors import DaemonError, DiskFullError, EngineError, MemoryShortError
 from runtime.update.requests import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -38,6 +39,8 @@ from runtime.update.requests import (
 log = logging.getLogger(__name__ if __name__ != "__main__" else "runtime.update.helper")
 
 NICENESS = 5
+# How engines say it: std::bad_alloc (onnxruntime), "could not allocate", "out of memory" (OpenVINO, TensorRT).
+_OUT_OF_MEMORY = re.compile(r"bad_?alloc|allocat|out of memory", re.IGNORECASE)
 
 
 def accept(request: AcceptRequest) -> Reply:
@@ -53,7 +56,7 @@ def accept(request: AcceptRequest) -> Reply:
     state_dir = Path(request.state_dir)
     identity = read_identity(state_dir)
     device = identity.device if identity else ""
-    with open_source(state_dir, "") as source, trusting(state_dir, source) as releases:
+    with open_source(state_dir, "") as source, trusting(state_dir, source, now_s=request.now_s) as releases:
         keys = releases.director_keys()
     if request.kind == "desired":
         desired = trust.open_envelope(request.envelope, keys, Desired, DESIRED_LIMIT)
@@ -75,19 +78,26 @@ def fetch(request: FetchRequest) -> Reply:
     from runtime.contract.trust import check_floor
     from runtime.files import write_durably
     from runtime.update.delta import LocalChunks, files_of_model
+    from runtime.update.disk import blobs_of, require_budget
     from runtime.update.download import Brought
+    from runtime.update.slots import Slots
     from runtime.update.sources import open_source, trusting
     from runtime.update.verify import require_suitable
 
     state_dir, wanted = Path(request.state_dir), request.artifact
     folder = state_dir / "blobs" / "sha256"
     with open_source(state_dir, request.source, request.bytes_per_s) as source:
-        with trusting(state_dir, source) as releases:
+        last_contact_s = request.last_contact_s if request.source else None
+        with trusting(state_dir, source, now_s=request.now_s, last_contact_s=last_contact_s) as releases:
             received = releases.manifest(request.model, wanted.version, wanted.target, wanted.sha256)
         check_floor(received.value, request.floor)
         require_suitable(received.value, request.profile)
+        needed = {received.sha256, *(entry.sha256 for entry in received.value.files)}
+        Slots(state_dir).collect_garbage(needed | blobs_of(folder, request.keep))
         missing = missing_blobs(received.value, folder)
-        require_space(folder, bytes_to_come(missing, folder), request.reserve_bytes)
+        to_come = bytes_to_come(missing, folder)
+        require_budget(state_dir, to_come, request.disk_bytes)
+        require_space(folder, to_come, request.reserve_bytes)
         write_durably(folder / received.sha256, received.raw)
         local = LocalChunks(files_of_model(state_dir / "models", request.model))
         brought = [source.blob(sha256, size_bytes, folder, local) for sha256, size_bytes in missing.items()]
@@ -110,12 +120,18 @@ def verify(request: VerifyRequest) -> Reply:
 
 def test(request: TestRequest) -> Reply:
     """Run the golden inputs through the model, in this process, under its memory cap."""
+    from runtime.memory import share_one_arena
     from runtime.update.selftest import run_self_test
 
-    if request.memory_bytes:
-        # DATA, not AS: engines reserve far more address space than they ever touch.
-        resource.setrlimit(resource.RLIMIT_DATA, (request.memory_bytes, request.memory_bytes))
-    return Reply(figures=run_self_test(Path(request.directory), request.repeats))
+    share_one_arena()  # as the daemon does, so that what is measured here holds there
+    cap = _capped(request.memory_bytes)
+    try:
+        return Reply(figures=run_self_test(Path(request.directory), request.repeats))
+    except (MemoryError, EngineError) as error:
+        if cap is None or not (isinstance(error, MemoryError) or _OUT_OF_MEMORY.search(str(error))):
+            raise
+        detail = str(error).splitlines()[0] if str(error) else "MemoryError"
+        raise MemoryShortError(f"the model needs more than the {cap} bytes that a process may have here: {detail}") from error
 
 
 TASKS: dict[Task, tuple[type[Any], Callable[[Any], Reply]]] = {
@@ -124,6 +140,17 @@ TASKS: dict[Task, tuple[type[Any], Callable[[Any], Reply]]] = {
     Task.VERIFY: (VerifyRequest, verify),
     Task.TEST: (TestRequest, test),
 }
+
+
+def _capped(memory_bytes: int) -> int | None:
+    """Hold this process to so many bytes, or to the tighter limit it was born with. Returns the cap, None for none."""
+    _soft, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    caps = [cap for cap in (memory_bytes, hard) if cap > 0]  # 0: not asked for; RLIM_INFINITY is negative
+    if not caps:
+        return None
+    # DATA, not AS: engines reserve far more address space than they ever touch.
+    resource.setrlimit(resource.RLIMIT_DATA, (min(caps), min(caps)))
+    return min(caps)
 
 
 def missing_blobs(manifest: Manifest, folder: Path) -> dict[str, int]:
@@ -170,8 +197,8 @@ def main(argv: list[str]) -> int:
         reply, status = Reply(code=error.code, detail=str(error)), EXIT_REFUSED
     except DaemonError as error:
         reply, status = Reply(code=error.code, detail=str(error)), EXIT_FAILED
-    except MemoryError:
-        reply, status = Reply(code=SelfTestError.code, detail="the model needs more memory than the cap allows"), EXIT_FAILED
+    except MemoryError as error:
+        reply, status = Reply(code=MemoryShortError.code, detail=f"the helper ran out of memory: {error}"), EXIT_FAILED
     sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")
     sys.stdout.buffer.flush()
     return status

@@ -21,7 +21,10 @@ class Task(enum.StrEnum):
 
 
 class AcceptRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Is this signed message to be believed? kind: "desired" or "command"; held: payload of the desired state held, or b""."""
+    """Is this signed message to be believed? kind: "desired" or "command"; held: payload of the desired state held, or b"".
+
+    now_s: by which expiry is judged, of the message and of the release metadata; 0 for the system's clock.
+    """
 
     state_dir: str
     kind: str
@@ -34,6 +37,8 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     """Bring an artifact's blobs onto the device. source: "" for the fleet's store, else the path of a bundle.
 
     reserve_bytes: what must stay free on the disk afterwards. bytes_per_s: bound on the network's use, 0 for none.
+    disk_bytes: what blobs and slots may take together, 0 for no bound. keep: manifests, by sha256, of other running updates.
+    now_s: as of AcceptRequest; last_contact_s: when the fleet was last heard, by which a bundle's short-lived metadata is judged.
     """
 
     state_dir: str
@@ -44,6 +49,10 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     reserve_bytes: int
     bytes_per_s: int = 0
     source: str = ""
+    disk_bytes: int = 0
+    keep: tuple[str, ...] = ()
+    now_s: int = 0
+    last_contact_s: int = 0
 
 
 class VerifyRequest(msgspec.Struct, frozen=True, kw_only=True):

@@ -7,6 +7,8 @@ A classifier must also name the same class wherever the expected margin exceeds 
 import time
 import zipfile
 from collections.abc import Iterator
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ import numpy as np
 from runtime.backends.base import LoadedModel, get_backend
 from runtime.contract.artifact import GOLDEN_NAME, MANIFEST_NAME, Manifest, read_manifest
 from runtime.errors import SelfTestError
+from runtime.update.memory_fit import Growth
 
 LATENCY_BUDGET_S = 2.0
 
@@ -21,11 +24,17 @@ LATENCY_BUDGET_S = 2.0
 def run_self_test(directory: Path, repeats: int) -> dict[str, int]:
     """Load the artifact's model in this process and hold it against its golden outputs and latency limit.
 
-    Returns what was seen: golden rows, and p50/p90/p99 nanoseconds of single inferences. Raises SelfTestError or EngineError.
+    Returns what was seen: golden rows, p50/p90/p99 nanoseconds of single inferences, and the memory that the engine and then
+    the model took, as of `Growth`. Raises SelfTestError or EngineError.
     """
     manifest = read_manifest((directory / MANIFEST_NAME).read_bytes()).value
     expected, tolerance = read_golden(directory / GOLDEN_NAME, manifest)
-    model = get_backend(manifest.requires.engine).load(directory / manifest.model_file, manifest.engine_options)
+    growth = Growth()
+    backend = get_backend(manifest.requires.engine)
+    if find_spec(backend.name) is not None:  # an engine's package bears its name; one that does not counts with the model
+        import_module(backend.name)
+    memory = growth.lap("engine")
+    model = backend.load(directory / manifest.model_file, manifest.engine_options)
     try:
         rows = 0
         for inputs, outputs in golden_batches(expected, manifest):
@@ -33,12 +42,13 @@ def run_self_test(directory: Path, repeats: int) -> dict[str, int]:
             rows += len(next(iter(outputs.values())))
         first = next(golden_batches(expected, manifest, one_row=True))[0]
         figures = measure(model, first, repeats)
+        memory |= growth.lap("model")
     finally:
         model.close()
     limit = manifest.limits.max_latency_ns
     if limit is not None and figures["p50_ns"] > limit:
         raise SelfTestError(f"median latency {figures['p50_ns']} ns is over the limit of {limit} ns")
-    return {"rows": rows, **figures}
+    return {"rows": rows, **figures, **memory}
 
 
 def read_golden(path: Path, manifest: Manifest) -> tuple[dict[str, np.ndarray], tuple[float, float]]:

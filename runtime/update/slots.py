@@ -11,7 +11,7 @@ is in no slot, so its link count tells the garbage collector all it needs.
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection
 from pathlib import Path
 
 from runtime.contract.artifact import MANIFEST_NAME, ArtifactRef, Manifest, read_manifest
@@ -111,22 +111,26 @@ class Slots:
         self.activate(lane, None)
         remove_durably(self._models / lane)
 
-    def collect_garbage(self) -> int:
+    def collect_garbage(self, needed: Collection[str] = (), lanes: Collection[str] | None = None) -> int:
         """Remove blobs that no slot links to, and what interrupted work left. Returns the bytes freed.
 
-        Only while no update is between FETCHING and SWITCHING: blobs of a slot not yet filled look unused.
+        needed: digests that updates on their way will link to, whole or in part. lanes: those anybody knows of; a folder of
+        another one without an active slot is a removal cut short, and goes. None: leave them all.
         """
         freed = 0
         for leftover in self._models.glob(f"*/*{TEMPORARY_SUFFIX}"):
             remove_durably(leftover)
-        for path in self._unused_blobs():
-            freed += path.stat().st_size
-            path.unlink()
+        if lanes is not None:
+            for place in [place for place in self._models.iterdir() if place.name not in lanes]:
+                if not (place / ACTIVE).is_symlink():
+                    remove_durably(place)
+        for path in list(self.blobs.iterdir()):
+            status = path.stat()
+            if status.st_nlink == 1 and path.name.partition(".")[0] not in needed:
+                freed += status.st_size
+                path.unlink()
         sync_directory(self.blobs)
         return freed
-
-    def _unused_blobs(self) -> Iterator[Path]:
-        yield from [path for path in self.blobs.iterdir() if path.stat().st_nlink == 1]
 
     def _blob(self, sha256: str) -> Path:
         path = self.blobs / sha256

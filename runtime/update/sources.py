@@ -55,16 +55,24 @@ def open_source(state_dir: Path, bundle: str, bytes_per_s: int = 0) -> Iterator[
 
 
 @contextmanager
-def trusting(state_dir: Path, source: Source) -> Iterator[ReleaseTrust]:
+def trusting(state_dir: Path, source: Source, *, now_s: int = 0, last_contact_s: int | None = None) -> Iterator[ReleaseTrust]:
     """The release metadata this device believes in, brought up to date from the source.
 
+    now_s: 0 for the system's clock; last_contact_s: for a bundle, as of `ReleaseTrust`.
     Raises RefusedError's kin; FetchError, also from within the block, when the source cannot be read.
     """
     identity = read_identity(state_dir)
     if identity is None:
         raise ConfigError("no release root is pinned on this device; enrol it first: runtime enroll TOKEN")
     try:
-        trust = ReleaseTrust(state_dir / "trust", read_root(state_dir), identity.root_sha256, source.document)
+        trust = ReleaseTrust(
+            state_dir / "trust",
+            read_root(state_dir),
+            identity.root_sha256,
+            source.document,
+            now_s=now_s or None,
+            last_contact_s=last_contact_s,
+        )
         trust.refresh()
         yield trust
     except OSError as error:

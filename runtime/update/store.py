@@ -127,12 +127,20 @@ class Store:
         self._set_fact("storm", msgspec.msgpack.encode(storm))
 
     def trusted_time_s(self) -> int:
-        """The latest time some trusted party vouched for; the clock is never believed to be earlier."""
+        """The floor of the clock, which is never believed to be earlier."""
         return int(self._fact("trusted_time_s") or 0)
 
     def trust_time(self, now_s: int) -> None:
         if now_s > self.trusted_time_s():
             self._set_fact("trusted_time_s", str(now_s).encode())
+
+    def vouched_time_s(self) -> int:
+        """The latest time a signed message carried, unlike the floor, which the device's own running raises too."""
+        return int(self._fact("vouched_time_s") or 0)
+
+    def vouch_time(self, time_s: int) -> None:
+        if time_s > self.vouched_time_s():
+            self._set_fact("vouched_time_s", str(time_s).encode())
 
     # -- plumbing
 

@@ -201,7 +201,7 @@ class Updater:
 
     def _clean_up(self) -> None:
         if not any(job.state in _BEFORE_SWITCH for job in self._jobs.values()):
-            self._slots.collect_garbage()
+            self._slots.collect_garbage(lanes=self._jobs)
 
 
 def wanted_settings(store: Store) -> Settings:

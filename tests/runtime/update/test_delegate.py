@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from runtime.contract.errors import DigestError
-from runtime.errors import ConfigError, HelperTimeoutError, SelfTestError, UpdateError
+from runtime.errors import ConfigError, HelperTimeoutError, MemoryShortError, SelfTestError, UpdateError
 from runtime.update import delegate as module
 from runtime.update.delegate import delegate, error_of
 from runtime.update.requests import EXIT_FAILED, EXIT_REFUSED, AcceptRequest, Task, TestRequest, VerifyRequest
@@ -44,7 +44,7 @@ def test_a_failing_self_test_raises_here_what_it_raised_there(tmp_path):
 
 def test_a_model_over_the_memory_cap_fails_its_self_test(tmp_path):
     write_artifact(tmp_path / "artifact")
-    with pytest.raises(SelfTestError):
+    with pytest.raises(MemoryShortError, match=str(8 << 20)):
         delegate(Task.TEST, TestRequest(directory=str(tmp_path / "artifact"), memory_bytes=8 << 20), 60)
 
 
