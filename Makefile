@@ -17,10 +17,10 @@ export PYTHONDONTWRITEBYTECODE :=
 # mosquitto lies in /usr/sbin, which is off a normal user's PATH.
 export PATH := $(PATH):/usr/sbin
 
-.PHONY: help install demo test test-all lint bench screenshots lock clean
+.PHONY: help install demo test test-all lint bench screenshots deb arm64-check lock clean
 
 help:            ## what there is to make
-	@grep -E '^[a-z-]+: .*##|^[a-z-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
+	@grep -E '^[a-z0-9-]+: .*##|^[a-z0-9-]+: +##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 14
 
 install: $(STAMP) ## virtual environment with the pinned set
 
@@ -64,6 +64,14 @@ bench: $(STAMP)  ## the figures of docs/figures.md, as a table and as JSON
 screenshots: $(STAMP) ## the README's pictures, from a real run
 	@sh requirements/system.sh mosquitto chromium
 	@$(BIN)/python -m benchmarks.screenshots
+
+deb: $(STAMP)    ## Debian package of the device runtime, in dist/; ARCH=arm64, FOR=3.13 (the device's Python)
+	@$(BIN)/python -m runtime.packaging.build_deb --arch $(or $(ARCH),amd64) --python $(or $(FOR),3.11)
+
+arm64-check: $(STAMP) ## the arm64 package under qemu: its outputs against this machine's
+	@command -v qemu-aarch64-static >/dev/null || sh requirements/system.sh qemu-user-static
+	@sh requirements/system.sh mmdebstrap
+	@$(BIN)/python -m benchmarks.arm64
 
 lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml
 	cd requirements && for set in device dev; do \
