@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
+from multiprocessing.util import Finalize
 from pathlib import Path
 
 from benchmarks.crash_points.paths import PATHS, Bench
@@ -27,7 +28,10 @@ def _begin(folder: Path) -> None:
     global _striker  # noqa: PLW0603 - what a pool's initializer leaves for its tasks
     logging.disable(logging.ERROR)  # the faults' own messages
     place = Path(tempfile.mkdtemp(dir=folder))
-    _striker = Striker(Bench(place), place)
+    bench = Bench(place)
+    # A pool's process joins its threads when it ends, and the door is one.
+    Finalize(None, bench.close, exitpriority=1)
+    _striker = Striker(bench, place)
 
 
 def _strike(task: Task) -> Struck:
