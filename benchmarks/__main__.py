@@ -1,4 +1,4 @@
-"""`python -m benchmarks [--only start rebuild device serving] [--json FILE]`: the figures of docs/figures.md.
+"""`python -m benchmarks [--only start rebuild device serving fetch] [--json FILE]`: the figures of docs/figures.md.
 
 Exit 3 when a limit is not met. Run it on a quiet machine: what is measured here shares its cores.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from benchmarks.figures import Figure, show
 
-PARTS = ("start", "rebuild", "device", "serving")
+PARTS = ("start", "rebuild", "device", "serving", "fetch")
 
 
 def main() -> int:

@@ -101,9 +101,13 @@ class Engineer:
         metadata = {"root": sign.seal(self.root, [self.root_key]), "targets": sign.seal(self.targets, [self.targets_key])}
         return Upload(metadata, {DIRECTOR_TARGET: director})
 
-    def release(self, model: str, version: str, *targets: str, payload: bytes = b"weights") -> "SignedRelease":
-        """A release whose one payload file is `payload`; the metadata builds on what this engineer signed last."""
+    def release(self, model: str, version: str, *targets: str, payload: bytes = b"weights", **others: bytes) -> "SignedRelease":
+        """A release whose model file is `payload`; the metadata builds on what this engineer signed last.
+
+        others: more payload files by name.
+        """
         now = datetime.now(UTC)
+        files = {"model.onnx": payload} | others
         metadata = {}
         if model not in self.model_keys:
             self.model_keys[model] = CryptoSigner(Ed25519PrivateKey.generate())
@@ -113,12 +117,12 @@ class Engineer:
         role = sign.next_targets(self.models.get(model), now)
         documents = {}
         for target in targets or ("x86-64-cpu",):
-            documents |= artifact_documents(model, version, target, payload)
+            documents |= artifact_documents(model, version, target, files)
         for path, raw in documents.items():
             sign.list_document(role, path, raw)
         metadata[sign.model_role(model)] = sign.seal(role, [self.model_keys[model]])
         self.models[model] = role
-        return SignedRelease(model, version, Upload(metadata, documents), {sha256_hex(payload): payload})
+        return SignedRelease(model, version, Upload(metadata, documents), {sha256_hex(raw): raw for raw in files.values()})
 
 
 @dataclass(frozen=True)
@@ -129,11 +133,11 @@ class SignedRelease:
     blobs: dict[str, bytes]
 
 
-def artifact_documents(model: str, version: str, target: str, payload: bytes) -> dict[str, bytes]:
+def artifact_documents(model: str, version: str, target: str, files: dict[str, bytes]) -> dict[str, bytes]:
     """Manifest and evidence, by target path."""
     base = peers.manifest(model, version, target).value
     values = {name: getattr(base, name) for name in base.__struct_fields__}
-    values["files"] = (FileEntry(name="model.onnx", sha256=sha256_hex(payload), size_bytes=len(payload)),)
+    values["files"] = tuple(FileEntry(name=name, sha256=sha256_hex(raw), size_bytes=len(raw)) for name, raw in files.items())
     manifest = write_json(Manifest(**values))
     evidence = Evidence(manifest_sha256=sha256_hex(manifest), measured=True, started_at="2026-11-21", seconds="1.5", host={})
     return {

@@ -394,7 +394,7 @@ def test_what_a_crash_left_of_an_upload_is_swept(services: Services) -> None:
 def test_a_document_of_another_artifact_is_refused(authorized: Services, engineer: Engineer) -> None:
     release = engineer.release("digits", "1.0.0")
     upload_blobs(authorized, release)
-    wrong = artifact_documents("digits", "2.0.0", "x86-64-cpu", b"weights")
+    wrong = artifact_documents("digits", "2.0.0", "x86-64-cpu", {"model.onnx": b"weights"})
     now = datetime.now(UTC)
     role = sign.next_targets(None, now)
     documents = {path.replace("2.0.0", "1.0.0"): raw for path, raw in wrong.items()}

@@ -3,7 +3,6 @@
 import hashlib
 
 import msgspec
-import numpy as np
 import pytest
 
 from runtime.contract.canonical import sha256_hex
@@ -15,6 +14,7 @@ from runtime.update.requests import FetchRequest
 from runtime.update.slots import Slots
 from tests.support.artifacts import PROFILE, write_artifact
 from tests.support.daemon import enrolled
+from tests.support.onnx_files import onnx_model
 from tests.support.wire import Wire
 
 MB = 1_000_000
@@ -77,26 +77,6 @@ def release(tmp_path, store):
         return store.publish(folder)
 
     return publish
-
-
-def onnx_model(head, backbone):
-    """A real ONNX file of 21 MB: five layers of one backbone, and a head that is all a fine-tuning changes."""
-    from onnx import TensorProto, checker, helper, numpy_helper
-
-    width = 1024
-    layers = [np.random.default_rng([backbone, n]).normal(size=(width, width)).astype(np.float32) for n in range(5)]
-    weights = [*layers, np.random.default_rng([head, 99]).normal(size=(width, 10)).astype(np.float32)]
-    nodes = [helper.make_node("MatMul", [f"x{n}", f"w{n}"], [f"x{n + 1}"]) for n in range(len(weights))]
-    graph = helper.make_graph(
-        nodes,
-        "fine",
-        [helper.make_tensor_value_info("x0", TensorProto.FLOAT, [1, width])],
-        [helper.make_tensor_value_info("x6", TensorProto.FLOAT, [1, 10])],
-        [numpy_helper.from_array(weight, f"w{n}") for n, weight in enumerate(weights)],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    checker.check_model(model)
-    return model.SerializeToString(deterministic=True)
 
 
 def test_blobs_the_serving_version_has_are_not_fetched(device, release):
