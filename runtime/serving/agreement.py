@@ -41,8 +41,8 @@ def _close_rows(mine: np.ndarray, other: np.ndarray, rows: int) -> Claims:
     if mine.dtype == BYTES:
         return np.broadcast_to((mine.reshape(width, -1) == other.reshape(width, -1)).all(axis=1), rows)
     size = np.asarray(numbers(mine).reshape(width, -1), np.float64)
-    gap = np.asarray(numbers(other).reshape(width, -1), np.float64) - size
     with np.errstate(invalid="ignore", over="ignore"):
-        # NaN on either side compares as False.
+        gap = np.asarray(numbers(other).reshape(width, -1), np.float64) - size
+        # NaN on either side, or an infinity, compares as False.
         close: Claims = np.linalg.norm(gap, axis=1) <= TOLERANCE * np.linalg.norm(size, axis=1)
     return np.broadcast_to(close, rows)

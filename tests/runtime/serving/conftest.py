@@ -23,15 +23,17 @@ ZERO = "0" * 64
 FEATURES, CLASSES = 4, 3
 
 
-def weights(scale=1.0):
-    generator = np.random.default_rng(7)
-    return scale * generator.normal(size=(FEATURES, CLASSES)).astype(np.float32), np.zeros(CLASSES, np.float32)
+def weights(scale=1.0, noise=0.0):
+    """noise: turned away from the others' by so much, so that some answers differ."""
+    size = (FEATURES, CLASSES)
+    turned = np.random.default_rng(7).normal(size=size) + noise * np.random.default_rng(3).normal(size=size)
+    return scale * turned.astype(np.float32), np.zeros(CLASSES, np.float32)
 
 
-def write_artifact(directory: Path, *, model="tiny", version="1.0.0", scale=1.0, **changes) -> Path:
-    """An artifact for the reference backend: scores = input @ weights(scale). changes: fields of the manifest."""
+def write_artifact(directory: Path, *, model="tiny", version="1.0.0", scale=1.0, noise=0.0, **changes) -> Path:
+    """An artifact for the reference backend: scores = input @ weights(scale, noise). changes: fields of the manifest."""
     directory.mkdir(parents=True)
-    write_model(directory / "model.npz", [weights(scale)])
+    write_model(directory / "model.npz", [weights(scale, noise)])
     inputs = (TensorSpec(name="input", datatype="FP32", shape=(-1, FEATURES), labels=("a", "b", "c", "d")),)
     outputs = (TensorSpec(name="output", datatype="FP32", shape=(-1, CLASSES)),)
     (directory / "reference.bin").write_bytes(make_reference(inputs, outputs))

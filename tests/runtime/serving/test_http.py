@@ -291,7 +291,7 @@ def test_metrics_count_inferences_and_responses(client):
     status, headers, body = client.ask("GET", "/metrics")
     text = body.decode()
     assert (status, headers["content-type"]) == (200, "text/plain; version=0.0.4; charset=utf-8")
-    labels = 'model="tiny",version="1.0.0",target="any-cpu"'
+    labels = 'model="tiny",version="1.0.0",target="any-cpu",role="active"'
     assert f"edgewright_inferences_total{{{labels}}} 3" in text
     assert f"edgewright_monitored_rows_total{{{labels}}} 6" in text
     assert f'edgewright_inference_seconds_bucket{{{labels},le="+Inf"}} 3' in text
