@@ -73,10 +73,13 @@ arm64-check: $(STAMP) ## the arm64 package under qemu: its outputs against this 
 	@sh requirements/system.sh mmdebstrap
 	@$(BIN)/python -m benchmarks.arm64
 
+proto: $(STAMP)  ## runtime/serving/grpc/descriptor.py from inference.proto
+	$(BIN)/python -m runtime.serving.grpc.generate
+
 lock: $(STAMP)   ## renew requirements/*.txt from pyproject.toml
 	cd requirements && for set in device dev; do \
 	  case $$set in device) extras="--extra onnxruntime";; \
-	    dev) extras="--extra onnxruntime --extra openvino --extra toolchain --extra fleet --extra loadgen --extra dev";; esac; \
+	    dev) extras="--extra onnxruntime --extra openvino --extra grpc --extra toolchain --extra fleet --extra loadgen --extra dev";; esac; \
 	  ../$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	    --custom-compile-command "make lock" $$extras ../pyproject.toml -o $$set.txt || exit 1; done
 	cd requirements && echo 'uv>=0.5' | ../$(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
