@@ -14,7 +14,9 @@ from typing import Annotated, Any, Literal, get_args, get_origin
 import msgspec
 from msgspec import Meta
 
-from runtime.contract.artifact import Consent, Name, OutputKind, ReleaseVersion
+from runtime.contract.artifact import Consent, Name, OutputKind, Processing, ReleaseVersion, Step
+from runtime.errors import ProcessingError
+from runtime.processing.catalogue import check_processing, check_steps
 from toolchain.errors import RecipeError
 
 _INDEX = re.compile(r"\[\d+\]|\.\d+(?=\.|$)")
@@ -148,6 +150,17 @@ class TuneSection(Section, frozen=True):
     seed: Annotated[int, Meta(ge=0)] = 0
 
 
+class ProcessingSection(Section, frozen=True):
+    """Steps of `runtime.processing` by name, with their options beside it: { name = "resize", height = 224, width = 224 }.
+
+    pre: from a raw input to the network's tensor; the data source then returns raw inputs, and training, golden file and device
+    prepare them with the same code. post: from the network's first output to an answer; left out, a softmax for logits.
+    """
+
+    pre: tuple[dict[str, Any], ...] = ()
+    post: tuple[dict[str, Any], ...] | None = None
+
+
 class TargetSection(Section, frozen=True):
     """One device profile to build for. max_latency_ms: limit on the 90th percentile of one inference; max_size_kb: on the model.
 
@@ -173,6 +186,7 @@ class Recipe(Section, frozen=True):
         default=(TargetSection(profile="x86-64-cpu"),), name="target"
     )
     consent: Consent = Consent()
+    processing: ProcessingSection = ProcessingSection()
 
     @property
     def sha256(self) -> str:
@@ -237,6 +251,46 @@ def _require_consistent(recipe: Recipe, source: str) -> None:
         raise RecipeError(f"{source}: two [[metric]] tables have the same name")
     if recipe.train is not None and not recipe.train.loss and recipe.model.output_kind not in ("classification", "regression"):
         raise RecipeError(f"{source}: train.loss is required for output_kind {recipe.model.output_kind!r}")
+    try:
+        processing_of(recipe)
+    except RecipeError as error:
+        raise RecipeError(f"{source}: {error}") from error
+
+
+def processing_of(recipe: Recipe) -> Processing:
+    """The steps as a manifest names them: fractions as texts, lists joined by commas. Raises RecipeError naming the step."""
+    section = recipe.processing
+    post = section.post
+    if post is None:
+        is_logits = recipe.model.output_kind == "classification" and recipe.model.scores == "logits"
+        post = ({"name": "softmax"},) if is_logits else ()
+    processing = Processing(pre=_steps("processing.pre", section.pre), post=_steps("processing.post", post))
+    try:
+        check_processing(processing)
+    except ProcessingError as error:
+        raise RecipeError(f"processing: {error}") from error
+    return processing
+
+
+def _steps(key: str, tables: Iterable[dict[str, Any]]) -> tuple[Step, ...]:
+    steps = []
+    for index, table in enumerate(tables):
+        options = {name: _option(value) for name, value in table.items() if name != "name"}
+        try:
+            step = msgspec.convert({"name": table.get("name"), "options": options}, Step)
+            check_steps([step])
+        except (msgspec.ValidationError, ProcessingError) as error:
+            reason = error if isinstance(error, ProcessingError) else 'expected { name = "STEP", OPTION = ... }'
+            raise RecipeError(f"{key}[{index}]: {reason}") from error
+        steps.append(step)
+    return tuple(steps)
+
+
+def _option(value: Any) -> Any:
+    """A TOML value as a manifest holds it, without floats: repr is the shortest text that reads back as the same number."""
+    if isinstance(value, list | tuple):
+        return ",".join(str(_option(item)) for item in value)
+    return repr(value) if isinstance(value, float) else value
 
 
 def _require_known(kind: type[msgspec.Struct], document: Any, prefix: str, source: str, origin: Mapping[str, str]) -> None:

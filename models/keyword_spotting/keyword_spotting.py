@@ -4,12 +4,13 @@ import wave
 from pathlib import Path
 
 import numpy as np
-from mfcc import COEFFICIENTS, FRAMES, RATE, mfcc
 from torch import nn
 
 WORDS = ("down", "go", "left", "no", "off", "on", "right", "stop", "up", "yes")
 SILENCE, UNKNOWN = len(WORDS), len(WORDS) + 1
 NOISE = "_background_noise_"
+RATE = 16_000  # samples a second
+FRAMES, COEFFICIENTS = 49, 10  # of the MFCC that the recipe's processing makes of a second
 REGIONS = {"train": (0.0, 0.8), "validation": (0.8, 0.9), "test": (0.9, 1.0)}  # no split hears another's seconds of noise
 WHERE = (
     "get speech_commands_v0.02.tar.gz from download.tensorflow.org/data, unpack it there (WORD/*.wav, validation_list.txt, "
@@ -18,7 +19,7 @@ WHERE = (
 
 
 def splits(path="speech_commands_v0.02", seed=0):
-    """MFCC float32[n, 1, 49, 10] with labels int64[n]; the splits are those of the data set's two lists.
+    """Sounds of at most a second, read as they are asked for, with labels int64[n]; the splits are those of the data set's lists.
 
     Silence and unknown words come as often as one of the ten words does on average, as in Warden 2018, section 5.
     """
@@ -32,11 +33,17 @@ def splits(path="speech_commands_v0.02", seed=0):
     for name, clips in known.items():
         count = round(len(clips) / len(WORDS))
         others = [unknown[name][row] for row in generator.permutation(len(unknown[name]))[:count]]
-        sounds = [(second(read_wave(file)), label) for file, label in clips + [(file, UNKNOWN) for file in others]]
-        sounds += [(silence(noises, REGIONS[name], generator), SILENCE) for _ in range(count)]
-        features = np.stack([mfcc(samples) for samples, _ in sounds])[:, np.newaxis]
-        result[name] = (features, np.array([label for _, label in sounds]))
+        spoken = clips + [(file, UNKNOWN) for file in others]
+        silences = [silence(noises, REGIONS[name], generator) for _ in range(count)]
+        labels = [label for _, label in spoken] + [SILENCE] * count
+        result[name] = (sounds([file for file, _ in spoken], silences), np.array(labels))
     return result | {"classes": [*WORDS, "silence", "unknown"], "layout": "NCHW"}
+
+
+def sounds(files, silences):
+    """int16 samples of the files, then float32 samples of the silences, each a view into a noise and its volume."""
+    yield from (read_wave(file) for file in files)
+    yield from (noise / np.float32(32768) * volume for noise, volume in silences)
 
 
 def listed(root):
@@ -57,7 +64,7 @@ def listed(root):
 
 
 def read_wave(file):
-    """Samples in -1..1 of a 16 kHz mono file of 16-bit numbers."""
+    """Samples int16 of a 16 kHz mono file."""
     try:
         with wave.open(str(file)) as sound:
             form = (sound.getframerate(), sound.getnchannels(), sound.getsampwidth())
@@ -66,20 +73,15 @@ def read_wave(file):
         raise ValueError(f"{file.parent.name}/{file.name} is not a readable WAV file: {error}") from error
     if form != (RATE, 1, 2):
         raise ValueError(f"{file.parent.name}/{file.name} is not 16 kHz, mono, 16 bit")
-    return np.frombuffer(samples, "<i2").astype(np.float32) / 32768
-
-
-def second(samples):
-    """Cut, or filled up with silence, to one second."""
-    return np.pad(samples[:RATE], (0, max(0, RATE - len(samples))))
+    return np.frombuffer(samples, "<i2")
 
 
 def silence(noises, region, generator):
-    """A random second from a region of one of the noises, at a random volume."""
+    """A random second from a region of one of the noises, and a random volume."""
     noise = noises[generator.integers(len(noises))]
     first, last = (int(share * len(noise)) for share in region)
     start = first + generator.integers(max(1, last - first - RATE))
-    return second(noise[start:last]) * generator.uniform()
+    return noise[start:last][:RATE], generator.uniform()
 
 
 class Separable(nn.Sequential):

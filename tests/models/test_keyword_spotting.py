@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.models.conftest import MODELS, Load, learn, network_of, published_size
+from runtime.processing.pipeline import Preparation
+from tests.models.conftest import Load, learn, network_of, published_size, recipe_of
 from tests.models.sounds import RATE, WORDS, speech_commands, tone, write_wave
-from toolchain.data.code import find_callable, loaded
 from toolchain.errors import DataError
+from toolchain.recipe import processing_of
 
 MODEL = "keyword_spotting"
 
@@ -59,9 +60,9 @@ def test_mfcc_against_its_definition() -> None:
     """Band by band and frame by frame, by sums over the formulas instead of matrices."""
     generator = np.random.default_rng(1)
     samples = tone(700, 1.0, generator, noise=0.1).astype(np.float32)
-    with loaded(find_callable("mfcc.py:mfcc", MODELS / MODEL, "test"), "test") as module:
-        found = module.mfcc(samples)
-    assert found.shape == (49, 10)
+    found = Preparation(processing_of(recipe_of(MODEL)).pre).one(samples)
+    assert found.shape == (1, 49, 10)
+    found = found[0]
     frame = samples[7 * 320 : 7 * 320 + 480] * (0.5 - 0.5 * np.cos(2 * np.pi * np.arange(480) / 480))
     angles = -2j * np.pi * np.outer(np.arange(257), np.arange(480)) / 512
     magnitudes = np.abs(np.exp(angles) @ frame)

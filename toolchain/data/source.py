@@ -85,12 +85,15 @@ class DataSource:
         distrust = "; ".join(memory.trace.unseen)
         return inputs, memory.tools, f"{distrust}, so it runs in every build unless it declares fingerprint()" if distrust else ""
 
-    def run(self) -> Any:
-        """Call the source and remember what it opened. Raises DataError when it fails, RecipeError when it is not there."""
+    def run(self, finish: Callable[[Any], Any] = lambda result: result) -> Any:
+        """Call the source and remember what it opened. Raises DataError when it fails, RecipeError when it is not there.
+
+        finish: gets what the source returned while it is still watched, for a source may open its files only as they are asked for.
+        """
         started_ns = time.time_ns()
         with recording(self._is_local) as recorder, self._loaded() as module:
             function = callable_in(module, self.reference, KEY)
-            result = self._call(function)
+            result = self._call(lambda **arguments: finish(function(**arguments)))
             recorder.files |= local_modules(self.reference) - {str(file) for file in self.closure.files}
         self._remember(recorder, started_ns)
         return result

@@ -25,9 +25,7 @@ from runtime.contract.artifact import (
     Lineage,
     Manifest,
     Metric,
-    Processing,
     Requirements,
-    Step,
     VariantEvidence,
 )
 from runtime.contract.canonical import EVIDENCE_LIMIT, MANIFEST_LIMIT, sha256_hex, write_json
@@ -37,7 +35,7 @@ from toolchain.pipeline.choose import NS_PER_MS
 from toolchain.pipeline.products import Choice, DataSplits, FloatModel, Package, TestedModel, Variant
 from toolchain.pipeline.record import LatencyResult, MetricResult, VariantResult
 from toolchain.pipeline.stage import Stored
-from toolchain.recipe import Recipe, TargetSection
+from toolchain.recipe import Recipe, TargetSection, processing_of
 from toolchain.targets import Profile
 
 _LOADED_COPIES = 3
@@ -81,7 +79,7 @@ def pack(contents: Contents, proof: Proof, work: Path) -> Package:
     for name in variant.value.files:
         shutil.copyfile(variant.folder / name, work / name)
     write_golden(work / GOLDEN_NAME, variant, steering, personal=recipe.consent.personal_data)
-    write_reference(work / REFERENCE_NAME, contents.model, steering, recipe.model.output_kind, processing(recipe))
+    write_reference(work / REFERENCE_NAME, contents.model, steering, recipe.model.output_kind, processing_of(recipe))
     draft = _manifest(contents, ())
     card = write_card(draft, recipe.model.description, splits.value, contents.tested.metrics, contents.choice)
     (work / CARD_NAME).write_text(card, encoding="utf-8")
@@ -90,12 +88,6 @@ def pack(contents: Contents, proof: Proof, work: Path) -> Package:
     _write(work / EVIDENCE_NAME, _evidence(sha256_hex(manifest), proof), EVIDENCE_LIMIT)
     names = tuple(path.name for path in files_below(work))
     return Package(files=names, manifest_sha256=sha256_hex(manifest))
-
-
-def processing(recipe: Recipe) -> Processing:
-    """Post-processing that turns a classifier's raw scores into probabilities, for those who decode predictions."""
-    wanted = recipe.model.output_kind == "classification" and recipe.model.scores == "logits"
-    return Processing(post=(Step(name="softmax"),) if wanted else ())
 
 
 def decimal(value: float) -> Decimal:
@@ -121,7 +113,7 @@ def _manifest(contents: Contents, files: tuple[FileEntry, ...]) -> Manifest:
         engine_options={**variant.engine_options, "threads": profile.threads},
         inputs=variant.inputs,
         outputs=variant.outputs,
-        processing=processing(recipe),
+        processing=processing_of(recipe),
         output_kind=recipe.model.output_kind,
         limits=Limits(
             max_latency_ns=None if limit_ms is None else round(limit_ms * NS_PER_MS),
