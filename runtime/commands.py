@@ -75,24 +75,38 @@ def _install(arguments: argparse.Namespace, config: Config, _origins: dict[str, 
     _start_logging(config)
     from runtime.install import install
 
-    job = install(config, arguments.bundle, model=arguments.model, target=arguments.target, root=arguments.root)
+    job, is_live = install(config, arguments.bundle, model=arguments.model, target=arguments.target, root=arguments.root)
+    since = "the running daemon serves it" if is_live else "serves from the next start on: runtime run"
     _print(
         arguments,
-        {"model": job.model, "version": job.artifact.version, "target": job.artifact.target, "slot": job.slot},
-        f"{job.model} {job.artifact.version} is installed and serves from the next start on: runtime run",
+        {
+            "model": job.model,
+            "version": job.artifact.version,
+            "target": job.artifact.target,
+            "slot": job.slot,
+            "serves": is_live,
+        },
+        f"{job.model} {job.artifact.version} is installed and {since}",
     )
     return EXIT_DONE
 
 
 def _status(arguments: argparse.Namespace, config: Config, _origins: dict[str, Setting]) -> int:
+    from runtime.contract.deployment import SHARE_WHOLE
     from runtime.status import read_status
 
     status = read_status(config.state_dir)
     lines = [f"device {status['device'] or '(not enrolled)'}, fleet {status['fleet'] or '-'}, generation {status['generation']}"]
     for model in status["models"]:
         serves = f"{model['artifact']['version']} (slot {model['slot']})" if model["artifact"] else "nothing"
-        lines.append(f"{model['model']}: serves {serves}; {model['state']}, last update {model['outcome']} {model['error_code']}")
-    _print(arguments, status, "\n".join(line.rstrip() for line in lines))
+        role = "" if model["role"] == "active" else f" as {model['role']} on {model['share'] / SHARE_WHOLE:.2%} of the traffic"
+        line = f"{model['model']}{role}: serves {serves}; {model['state']}, last update {model['outcome']} {model['error_code']}"
+        lines.append(line.rstrip())
+        if model["held_back"]:
+            lines.append(f"  held back: {model['held_back']}")
+        elif model["error_detail"]:
+            lines.append(f"  {model['error_detail']}")
+    _print(arguments, status, "\n".join(lines))
     return EXIT_DONE
 
 

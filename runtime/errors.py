@@ -2,6 +2,7 @@
 
 DaemonError                     daemon.error
 ├── ConfigError                 config.invalid           fix the configuration file or the flag
+│   └── InUseError              config.in_use            another process holds the state directory
 ├── StuckError                  daemon.stuck             the last run stood still and its watchdog, or its supervisor, ended it
 ├── EngineError                 engine.error             about an engine or a model in it
 │   ├── EngineUnknownError      engine.unknown           no backend of that name is registered
@@ -64,6 +65,10 @@ class ConfigError(DaemonError):
 
 class StuckError(DaemonError):
     code = "daemon.stuck"
+
+
+class InUseError(ConfigError):
+    code = "config.in_use"
 
 
 class EngineError(DaemonError):

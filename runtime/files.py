@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import ConfigError, DiskFullError
+from runtime.errors import DiskFullError, InUseError
 
 TEMPORARY_SUFFIX = ".tmp"
 LOCK_FILE = "lock"
@@ -81,12 +81,12 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def held_alone(directory: Path) -> Iterator[None]:
-    """Be the only process that changes this state directory. Raises ConfigError when there is another."""
+    """Be the only process that changes this state directory. Raises InUseError when there is another."""
     with (directory / LOCK_FILE).open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(f"{directory} is in use by a running daemon; stop it first") from error
+            raise InUseError(f"{directory} is in use by a running daemon; stop it first") from error
         yield
 
 

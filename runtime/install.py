@@ -1,13 +1,15 @@
 """How does an artifact come onto a device from a USB stick, with the checks of an online update?
 
-The same state machine runs, up to the switch; the daemon does the rest at its next start. Needs the daemon stopped: two
-processes must not move the same slots.
+A running daemon is asked, by way of state.db, to do all of it: two processes must not move the same slots. Without one the
+same state machine runs here, up to the switch, and the daemon does the rest at its next start.
 """
 
 import re
+import time
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -16,7 +18,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import sha256_hex
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
-from runtime.errors import ConfigError, UnsuitableError
+from runtime.errors import ConfigError, InUseError, UnsuitableError, UpdateError
 from runtime.files import held_alone, make_directory, write_durably
 from runtime.identity import IDENTITY_FILE, ROOT_FILE, Identity, identity_dir, read_identity
 from runtime.profile import detect_profile
@@ -25,7 +27,12 @@ from runtime.update.actions import Actions
 from runtime.update.delegate import delegate, error_of
 from runtime.update.machine import Job, Machine
 from runtime.update.state import State, open_state
+from runtime.update.store import STATE_FILE, SideLoad, Store
 
+TAKE_UP_S = 150.0
+"""A daemon may be in the middle of another update's step; the longest is a self-test."""
+LOOK_S = 0.2
+_COMING = (S.FETCHING, S.VERIFYING, S.TESTING, S.SWITCHING, S.ROLLING_BACK, S.REPORTING)
 _MANIFEST = re.compile(r"targets/([a-z0-9-]{1,40})/([^/]+)/([a-z0-9-]{1,40})/([0-9a-f]{64})\.manifest\.json")
 
 
@@ -51,22 +58,62 @@ class Offline:
         pass
 
 
-def install(config: Config, bundle: Path, *, model: str, target: str, root: Path | None) -> Job:
-    """Bring the bundle's artifact for this device into a slot and switch to it. Returns the job, now in probation.
+class Installed(NamedTuple):
+    """job: committed, or still in probation; is_live: a daemon serves it."""
 
-    Raises the error the update ended with, ConfigError for a wrong choice or a running daemon.
+    job: Job
+    is_live: bool
+
+
+def install(config: Config, bundle: Path, *, model: str, target: str, root: Path | None) -> Installed:
+    """Bring the bundle's artifact for this device into a slot and switch to it.
+
+    Raises the error the update ended with, ConfigError for a wrong choice, InUseError when a daemon holds the device but does
+    not take the bundle up.
     """
     make_directory(config.state_dir)
-    with held_alone(config.state_dir):
-        if root is not None:
-            pin_root(config.state_dir, root)
-        profile = detect_profile(config.profile)
-        name, artifact = choose(bundle, profile, model=model, target=target)
-        state = open_state(config.state_dir)
+    bundle = bundle.resolve()
+    if root is not None:
+        pin_root(config.state_dir, root)
+    name, artifact = choose(bundle, detect_profile(config.profile), model=model, target=target)
+    try:
+        with held_alone(config.state_dir):
+            state = open_state(config.state_dir)
+            try:
+                profile = detect_profile(config.profile)
+                return Installed(_update(config.update, state, profile, name=name, artifact=artifact, source=str(bundle)), False)
+            finally:
+                state.store.close()
+    except InUseError:
+        return Installed(_ask_the_daemon(config, SideLoad(name, artifact, str(bundle))), True)
+
+
+def _ask_the_daemon(config: Config, wanted: SideLoad) -> Job:
+    """Have the running daemon bring it in, and wait until it serves or the update is over."""
+    store, bounds = Store(config.state_dir / STATE_FILE), config.update
+    try:
+        store.ask_for(wanted)
         try:
-            return _update(config.update, state, profile, name=name, artifact=artifact, source=str(bundle.resolve()))
-        finally:
-            state.store.close()
+            if not _wait(TAKE_UP_S, lambda: wanted.model not in {one.model for one in store.side_loads()}):
+                raise InUseError(f"{config.state_dir} is in use, but nobody there takes the bundle up; is the daemon well?")
+        except BaseException:
+            store.forget_side_load(wanted.model)
+            raise
+        most_s = bounds.fetch_timeout_s + bounds.verify_timeout_s + bounds.test_timeout_s + TAKE_UP_S
+        if not _wait(most_s, lambda: store.jobs()[wanted.model].state not in _COMING):
+            raise UpdateError(f"{wanted.model} is still under way after {most_s:g} s; see `runtime status`")
+        return _unless_it_failed(store.jobs()[wanted.model])
+    finally:
+        store.close()
+
+
+def _wait(timeout_s: float, is_done: Callable[[], bool]) -> bool:
+    until = time.monotonic() + timeout_s
+    while not is_done():
+        if time.monotonic() >= until:
+            return False
+        time.sleep(LOOK_S)
+    return True
 
 
 def choose(bundle: Path, profile: DeviceProfile, *, model: str, target: str) -> tuple[str, ArtifactRef]:
@@ -116,11 +163,23 @@ def _update(
     # Not this process will serve, so its bounds say nothing.
     actions = Actions(state, Offline(), delegate, profile=profile, bounds=bounds, settings=Settings, memory=lambda _bytes: ())
     machine = Machine(actions.table(), state.store.save_job, lambda _job: None)
+    held = state.store.held()
     job = machine.start(
-        Job(model=name, artifact=artifact, source=source, slot=state.slots.inactive(name), previous=state.slots.active(name))
+        Job(
+            model=name,
+            artifact=artifact,
+            source=source,
+            over=held.desired.value.generation if held else 0,
+            slot=state.slots.inactive(name),
+            previous=state.slots.active(name),
+        )
     )
     while job.is_running and job.state is not S.PROBATION:
         job, _ = machine.step(job)
+    return _unless_it_failed(job)
+
+
+def _unless_it_failed(job: Job) -> Job:
     if job.outcome in (Outcome.REFUSED, Outcome.ROLLED_BACK):
         raise error_of(job.error_code)(job.error_detail)
     return job

@@ -6,27 +6,56 @@ from typing import Any
 import msgspec
 
 from runtime.agent.reporter import describe
-from runtime.contract.deployment import ReportedDeployment
+from runtime.clock import Clock
+from runtime.contract.deployment import SHARE_WHOLE
 from runtime.identity import read_identity
+from runtime.update.lanes import lane_of
+from runtime.update.plan import HoldBack, Present, plan
 from runtime.update.slots import Slots
 from runtime.update.store import STATE_FILE, Store
 
 
 def read_status(state_dir: Path) -> dict[str, Any]:
-    """Identity, desired generation and every model, without the daemon and without changing anything."""
+    """Identity, desired generation and every lane, without the daemon and without changing anything.
+
+    A model has an entry per role, with `share` and `held_back` (why what is wanted does not start, or "") beside what is reported.
+    """
     identity = read_identity(state_dir)
     generation = 0
-    models: tuple[ReportedDeployment, ...] = ()
+    models: list[dict[str, Any]] = []
     if (state_dir / STATE_FILE).is_file():
-        store = Store(state_dir / STATE_FILE, read_only=True)
+        store, slots = Store(state_dir / STATE_FILE, read_only=True), Slots(state_dir)
         held = store.held()
         generation = held.desired.value.generation if held else 0
-        models = describe(store.jobs(), Slots(state_dir), {})
+        held_back, jobs = _held_back(store, slots), store.jobs()
+        for reported in describe(jobs, slots, held_back):
+            lane = lane_of(reported.model, reported.role)
+            share = jobs[lane].share if lane in jobs else SHARE_WHOLE
+            models.append(msgspec.to_builtins(reported) | {"share": share, "held_back": _spell(held_back.get(lane))})
         store.close()
     return {
         "device": identity.device if identity else "",
         "fleet": identity.fleet if identity else "",
         "state_dir": str(state_dir),
         "generation": generation,
-        "models": msgspec.to_builtins(models),
+        "models": models,
     }
+
+
+def _held_back(store: Store, slots: Slots) -> dict[str, HoldBack]:
+    """What a daemon would hold back now, by lane."""
+    held = store.held()
+    if held is None:
+        return {}
+    present = {lane: Present(slot := slots.active(lane), slots.artifact(lane, slot)) for lane in slots.lanes()}
+    clock = Clock(store)
+    decisions = plan(held.desired.value, store.jobs(), present, clock.now_s(), clock.is_synced)
+    return {decision.lane: decision for decision in decisions if isinstance(decision, HoldBack)}
+
+
+def _spell(held_back: HoldBack | None) -> str:
+    if held_back is None:
+        return ""
+    if held_back.until_s:
+        return f"until {int(held_back.until_s)} (Unix seconds), as the fleet asked"
+    return held_back.detail

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from runtime.contract.artifact import version_key
+from runtime.contract.artifact import ArtifactRef, version_key
 from runtime.contract.canonical import Received
 from runtime.contract.deployment import Desired
 from runtime.errors import StoreDamagedError, StoreError
@@ -28,6 +28,7 @@ CREATE TABLE IF NOT EXISTS job (model TEXT PRIMARY KEY, body BLOB NOT NULL) STRI
 -- job.model holds a lane: the model's name for the active one
 CREATE TABLE IF NOT EXISTS floor (model TEXT PRIMARY KEY, version TEXT NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS command (id TEXT PRIMARY KEY, expires INTEGER NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS side_load (model TEXT PRIMARY KEY, body BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value BLOB NOT NULL) STRICT;
 """
 
@@ -41,6 +42,14 @@ class Held(msgspec.Struct, frozen=True):
     @property
     def desired(self) -> Received[Desired]:
         return Received(self.payload, msgspec.msgpack.decode(self.payload, type=Desired))
+
+
+class SideLoad(msgspec.Struct, frozen=True):
+    """What `runtime install` asks of a running daemon: bring this artifact in from the bundle at this path."""
+
+    model: str
+    artifact: ArtifactRef
+    bundle: str
 
 
 class Store:
@@ -77,6 +86,18 @@ class Store:
 
     def forget_job(self, lane: str) -> None:
         self._write("DELETE FROM job WHERE model = ?", lane)
+
+    def side_loads(self) -> tuple[SideLoad, ...]:
+        """Those no update has been started for yet, at most one a model."""
+        return tuple(
+            msgspec.msgpack.decode(body, type=SideLoad) for (body,) in self._all("SELECT body FROM side_load ORDER BY model")
+        )
+
+    def ask_for(self, wanted: SideLoad) -> None:
+        self._write("INSERT OR REPLACE INTO side_load VALUES (?, ?)", wanted.model, msgspec.msgpack.encode(wanted))
+
+    def forget_side_load(self, model: str) -> None:
+        self._write("DELETE FROM side_load WHERE model = ?", model)
 
     def floor(self, model: str) -> str:
         """The highest signed rollback floor among the artifacts of this model that were committed here."""
@@ -141,6 +162,12 @@ class Store:
     def vouch_time(self, time_s: int) -> None:
         if time_s > self.vouched_time_s():
             self._set_fact("vouched_time_s", str(time_s).encode())
+
+    # -- other processes
+
+    def changes_elsewhere(self) -> int:
+        """A number that is another one once some other process has changed the database; costs microseconds."""
+        return int(self._all("PRAGMA data_version")[0][0])
 
     # -- plumbing
 

@@ -10,8 +10,10 @@ import threading
 import time
 from collections.abc import Callable
 
+import msgspec
+
 from runtime.contract.deployment import DeploymentState as S
-from runtime.contract.deployment import Settings
+from runtime.contract.deployment import Outcome, Settings
 from runtime.contract.errors import ContractError
 from runtime.errors import DaemonError, StoreError
 from runtime.update.actions import Serving
@@ -26,6 +28,8 @@ log = logging.getLogger(__name__)
 
 IDLE_LOOK_S = 30.0
 STORE_RETRY_S = 5.0
+SIDE_LOAD_LOOK_S = 2.0
+"""How often state.db is looked at for what another process asks; microseconds a look."""
 _BEFORE_SWITCH = (S.FETCHING, S.VERIFYING, S.TESTING, S.SWITCHING)
 _LIVE = (S.IDLE, S.PROBATION, S.COMMITTING)
 
@@ -53,6 +57,7 @@ class Updater:
         self._jobs = state.store.jobs()
         self._wake = threading.Event()
         self._stopping = False
+        self._seen = 0
         self._orderly_s = monotonic_s() + ORDERLY_S
         self._round_began_s = 0.0
         self._thread = threading.Thread(target=self._run, name="updater", daemon=True)
@@ -79,6 +84,7 @@ class Updater:
 
     def once(self) -> float:
         """One round: decide, then step each job that is due once. Returns how long nothing needs doing, in seconds."""
+        self._take_side_loads()
         wait_s = self._converge()
         is_busy = False
         for job in [job for job in self._jobs.values() if job.is_running]:
@@ -119,8 +125,47 @@ class Updater:
                 log.exception("updates pause after an unexpected error")
                 wait_s = IDLE_LOOK_S
             self._round_began_s = 0.0
-            if wait_s > 0:
-                self._wake.wait(wait_s)
+            self._rest(wait_s)
+
+    def _rest(self, wait_s: float) -> None:
+        """Until somebody wakes this thread, another process has changed state.db, or the time is up."""
+        until_s = self._monotonic_s() + wait_s
+        while (left_s := until_s - self._monotonic_s()) > 0 and not self._wake.wait(min(left_s, SIDE_LOAD_LOOK_S)):
+            try:
+                seen = self._store.changes_elsewhere()
+            except StoreError:
+                continue  # the next round says so
+            if seen != self._seen:
+                self._seen = seen
+                return
+
+    def _take_side_loads(self) -> None:
+        """Start what `runtime install` asks for. It goes before what the fleet wants, until the fleet says something newer."""
+        held = self._store.held()
+        for wanted in self._store.side_loads():
+            running = self._jobs.get(wanted.model)
+            if running is not None and running.is_running:
+                if not running.source:
+                    self._jobs[wanted.model] = self._machine.supersede(running, "a side-load")
+                    self._due_s.pop(wanted.model, None)
+                continue
+            active = self._slots.active(wanted.model)
+            job = Job(
+                model=wanted.model,
+                artifact=wanted.artifact,
+                source=wanted.bundle,
+                over=held.desired.value.generation if held else 0,
+                slot=self._slots.inactive(wanted.model),
+                previous=active,
+            )
+            if active is not None and self._slots.artifact(wanted.model, active) == wanted.artifact:
+                job = msgspec.structs.replace(job, slot=active, previous=None, outcome=Outcome.SUCCEEDED)
+                self._store.save_job(job)
+                self._jobs[job.lane] = job
+                self._changed()
+            else:
+                self._jobs[job.lane] = self._machine.start(job)
+            self._store.forget_side_load(wanted.model)
 
     def _converge(self) -> float:
         held = self._store.held()

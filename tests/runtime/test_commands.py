@@ -1,5 +1,6 @@
 """Does each command of `runtime` do its work, print data to stdout and end with the status its outcome has?"""
 
+import datetime
 import json
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from runtime import install as module
 from runtime.cli import main
 from runtime.errors import ConfigError, UnsuitableError
 from runtime.files import held_alone
+from runtime.update.store import STATE_FILE, Store
 from tests.runtime.update.conftest import direct
 from tests.support.artifacts import FEATURES, PROFILE, TARGET, scores, write_artifact
 from tests.support.store import ReleaseStore
@@ -57,7 +59,7 @@ def install(run, tmp_path, monkeypatch):
 def test_a_bundle_is_installed_shown_and_run(install, run, release, tmp_path):
     status, out, _ = install("--root", str(tmp_path / "root.json"), "--json")
     assert status == 0
-    assert json.loads(out) == {"model": "tiny", "version": "1.0.0", "target": TARGET, "slot": "a"}
+    assert json.loads(out) == {"model": "tiny", "version": "1.0.0", "target": TARGET, "slot": "a", "serves": False}
 
     status, out, _ = run("status", "--json")
     (shown,) = json.loads(out)["models"]
@@ -101,12 +103,35 @@ def test_a_tampered_bundle_is_refused(install, release, tmp_path, part):
     assert "[trust." in err
 
 
-def test_an_expired_bundle_is_refused(install, release, tmp_path):
-    release.sign(expires=release.expires.replace(year=2020))
+LONG_AGO = datetime.datetime(2020, 1, 1, tzinfo=datetime.UTC)
+
+
+@pytest.mark.parametrize(
+    ("expired", "last_contact", "status"),
+    [
+        ("", None, 0),
+        ("timestamp", None, 0),
+        ("timestamp", LONG_AGO - datetime.timedelta(days=1), 0),
+        ("timestamp", LONG_AGO + datetime.timedelta(days=1), 6),
+        ("everything", None, 6),
+    ],
+)
+def test_a_bundle_is_judged_by_the_last_contact_and_what_the_engineer_signed_by_now(
+    install, release, tmp_path, state_dir, expired, last_contact, status
+):
+    if expired == "timestamp":
+        release.sign(expires=LONG_AGO)
+    elif expired == "everything":
+        release.sign_all(LONG_AGO)
     release.write_bundle(tmp_path / "tiny.edge")
-    status, _, err = install("--root", str(tmp_path / "root.json"))
-    assert status == 6
-    assert "[trust.expired]" in err
+    if last_contact is not None:
+        state_dir.mkdir()
+        store = Store(state_dir / STATE_FILE)
+        store.vouch_time(int(last_contact.timestamp()))
+        store.close()
+    found, _, err = install("--root", str(tmp_path / "root.json"))
+    assert found == status
+    assert ("[trust.expired]" in err) is (status == 6)
 
 
 def test_a_full_disk_is_told_before_the_first_byte(install, release, tmp_path, state_dir):
@@ -125,12 +150,16 @@ def test_what_is_no_bundle_is_bad_usage(install, tmp_path, release):
     assert "bundle" in err
 
 
-def test_a_device_in_use_is_left_alone(install, release, tmp_path, state_dir):
+def test_a_device_in_use_by_something_deaf_is_left_alone(install, release, tmp_path, state_dir, monkeypatch):
+    monkeypatch.setattr(module, "TAKE_UP_S", 0.01)
     state_dir.mkdir()
     with held_alone(state_dir):
         status, _, err = install("--root", str(tmp_path / "root.json"))
     assert status == 2
-    assert "stop it first" in err
+    assert "[config.in_use]" in err
+    store = Store(state_dir / STATE_FILE)
+    assert store.side_loads() == ()
+    store.close()
 
 
 @pytest.mark.parametrize(

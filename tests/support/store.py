@@ -80,6 +80,13 @@ class ReleaseStore:
         timestamp = Timestamp(version=number, expires=expires or self.expires, snapshot_meta=MetaFile(number))
         self.files["metadata/timestamp.json"] = self._sealed(timestamp, self._signers["timestamp"])
 
+    def sign_all(self, expires: datetime.datetime) -> None:
+        """Sign all metadata but the root anew, with another end for all of it."""
+        self.expires = expires
+        for targets in (self._targets, *self._models.values()):
+            targets.expires = expires
+        self.sign()
+
     def seal(self, desired: Desired) -> bytes:
         """The signed envelope of a desired state."""
         return seal_envelope(write_message(desired, DESIRED_LIMIT), self.keyid, self._director.sign, DESIRED_LIMIT)
