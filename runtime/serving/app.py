@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 _JSON = b"Content-Type: application/json\r\n"
 _BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
 _MODELS = b"/v2/models/"
-_PLAIN = (b"", b"identity")
+_IDENTITY = b"identity"
 _ACTIONS: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["config"], ["stats"])
 # JSON of 224x224x3 numbers takes 17 to 50 ms to read, so this much takes about as long as the longest inline inference.
 _INLINE_JSON_BYTES = 16 * 1024
@@ -212,7 +212,7 @@ class _Reading:
     def is_long(self, served: ServedModel) -> bool:
         """Whether reading it would hold up the loop: much JSON, strings, or anything compressed."""
         request = self._request
-        if request.encoding not in _PLAIN:
+        if request.encoding and request.encoding != _IDENTITY:
             return True
         json_bytes = len(request.body) if request.head_length is None else request.head_length
         if json_bytes > _INLINE_JSON_BYTES:
@@ -220,16 +220,18 @@ class _Reading:
         return served.takes_text and (len(request.body) > _INLINE_JSON_BYTES or b"shared_memory" in request.body[:json_bytes])
 
     def call(self) -> Call:
-        body, limits = self._request.body, self._limits
-        if self._request.encoding not in _PLAIN:
-            body = decompress(body, self._request.encoding, limits.body_bytes)
-        head_length = self._request.head_length
+        request, limits = self._request, self._limits
+        body, head_length = request.body, request.head_length
+        if request.encoding and request.encoding != _IDENTITY:
+            body = decompress(body, request.encoding, limits.body_bytes)
         if (len(body) if head_length is None else head_length) > limits.json_bytes:
             raise RequestTooLargeError(f"the JSON part is over the limit of {limits.json_bytes} bytes; send binary tensors")
-        self._asked = decode_request(body, head_length, self._regions, limits)
-        self.region_bytes = self._asked.region_bytes
-        key = self._asked.key or self._request.split_key.decode("utf-8", "replace")
-        return Call(self._model, self._asked.inputs, self._release, key)
+        self._asked = asked = decode_request(body, head_length, self._regions, limits)
+        self.region_bytes = asked.region_bytes
+        key = asked.key
+        if not key and request.split_key:
+            key = request.split_key.decode("utf-8", "replace")
+        return Call(self._model, asked.inputs, self._release, key)
 
     def answer(self, answer: Answer) -> Response:
         manifest, role = answer.served.manifest, answer.served.role

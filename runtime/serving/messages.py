@@ -93,6 +93,9 @@ class Wanted(NamedTuple):
     span: Span | None = None
 
 
+_ALL_JSON, _ALL_BINARY = Wanted(), Wanted(is_binary=True)
+
+
 class InferRequest(msgspec.Struct, frozen=True):
     """A decoded request. outputs: those asked for by name; empty: all of them, as `is_binary` says.
 
@@ -154,7 +157,7 @@ def decode_request(
         raise RequestError(f"{len(body) - reader.position} bytes follow the last tensor")
     parameters = head.parameters
     is_binary = parameters is not None and parameters.binary_data_output
-    key = "" if parameters is None else str(parameters.split_key)
+    key = str(parameters.split_key) if parameters is not None else ""
     outputs = _wanted_outputs(head.outputs, is_binary) if head.outputs else {}
     return InferRequest(head.id, inputs, outputs, is_binary, key, reader.region_bytes)
 
@@ -179,7 +182,7 @@ def encode_response(
     parts: list[bytes | memoryview] = []
     if request.outputs and (unknown := set(request.outputs) - {spec.name for spec in specs}):
         raise RequestError(f"{model} has no output {min(unknown)!r}")
-    every = Wanted(request.is_binary)
+    every = _ALL_BINARY if request.is_binary else _ALL_JSON
     for spec in specs:
         if request.outputs and spec.name not in request.outputs:
             continue

@@ -121,6 +121,7 @@ class Connection(asyncio.BufferedProtocol):
     def __init__(self, hub: Hub) -> None:
         self._hub = hub
         self._limits = hub.limits
+        self._most_header_bytes = hub.limits.header_bytes
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
         self._queue: deque[Request] = deque()
@@ -202,10 +203,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def on_url(self, url: bytes) -> None:
         self._current.target += url
-        self._count_header(len(url))
+        self._header_bytes += len(url)
+        if self._header_bytes > self._most_header_bytes:
+            raise self._header_error()
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._count_header(len(name) + len(value))
+        self._header_bytes += len(name) + len(value)
+        if self._header_bytes > self._most_header_bytes:
+            raise self._header_error()
         name = name.lower()
         if name not in _READ_HEADERS:
             return
@@ -270,11 +275,6 @@ class Connection(asyncio.BufferedProtocol):
 
     def _is_busy(self) -> bool:
         return self._is_answering or bool(self._queue)
-
-    def _count_header(self, size: int) -> None:
-        self._header_bytes += size
-        if self._header_bytes > self._limits.header_bytes:
-            raise self._header_error()
 
     def _header_error(self) -> HeaderTooLargeError:
         return HeaderTooLargeError(f"headers are over the limit of {self._limits.header_bytes} bytes")
