@@ -7,13 +7,15 @@ A classifier must also name the same class wherever the expected margin exceeds 
 import time
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
-from runtime.backends.base import LoadedModel, get_backend
+from runtime.backends.base import LoadedModel
+from runtime.backends.fallback import expected_engine, open_engine
 from runtime.contract.artifact import GOLDEN_NAME, MANIFEST_NAME, Manifest, read_manifest
 from runtime.errors import SelfTestError
 from runtime.update.memory_fit import Growth
@@ -30,11 +32,12 @@ def run_self_test(directory: Path, repeats: int) -> dict[str, int]:
     manifest = read_manifest((directory / MANIFEST_NAME).read_bytes()).value
     expected, tolerance = read_golden(directory / GOLDEN_NAME, manifest)
     growth = Growth()
-    backend = get_backend(manifest.requires.engine)
-    if find_spec(backend.name) is not None:  # an engine's package bears its name; one that does not counts with the model
-        import_module(backend.name)
+    engine = expected_engine(manifest).name
+    if find_spec(engine) is not None:  # an engine's package bears its name; one that does not counts with the model
+        with suppress(ImportError):  # opening says it better
+            import_module(engine)
     memory = growth.lap("engine")
-    model = backend.load(directory / manifest.model_file, manifest.engine_options)
+    model = open_engine(manifest, directory).model  # in the engine that will serve, be it the first or a fallback
     try:
         rows = 0
         for inputs, outputs in golden_batches(expected, manifest):

@@ -7,6 +7,7 @@ because `fetch` let the name through only after the signed release metadata list
 import hashlib
 from pathlib import Path
 
+from runtime.backends.fallback import choices, lack_of
 from runtime.contract.artifact import MANIFEST_NAME, ArtifactRef, Manifest, read_manifest, version_key
 from runtime.contract.canonical import MANIFEST_LIMIT, Received, sha256_hex
 from runtime.contract.deployment import DeviceProfile
@@ -62,12 +63,10 @@ def require_suitable(manifest: Manifest, profile: DeviceProfile) -> None:
     need = manifest.requires
     if need.arch != profile.arch:
         raise UnsuitableError(f"made for {need.arch}, this device is {profile.arch}")
-    version = profile.engines.get(need.engine)
-    if version is None:
-        raise UnsuitableError(f"needs the engine {need.engine}; installed: {', '.join(sorted(profile.engines)) or 'none'}")
-    if not _numbers(need.engine_range.at_least) <= _numbers(version) < _numbers(need.engine_range.below):
-        wanted = f"{need.engine_range.at_least} <= {need.engine} < {need.engine_range.below}"
-        raise UnsuitableError(f"needs {wanted}, installed is {version}")
+    lacks = [lack_of(choice, profile.engines.get(choice.engine)) for choice in choices(manifest)]
+    if all(lacks):
+        installed = ", ".join(f"{name} {version}" for name, version in sorted(profile.engines.items())) or "none"
+        raise UnsuitableError(f"no engine for it: {'; '.join(lacks)}; installed: {installed}")
     if missing := sorted(set(need.instruction_sets) - set(profile.instruction_sets)):
         raise UnsuitableError(f"needs the CPU's {missing[0]}")
     if need.memory_bytes > profile.memory_bytes:
@@ -78,13 +77,3 @@ def require_floor(manifest: Manifest, floor: str) -> None:
     """Raise RollbackError below the floor. The same rule as `contract.trust.check_floor`, which needs tuf to import."""
     if version_key(manifest.version) < version_key(floor):
         raise RollbackError(f"{manifest.model} {manifest.version} is below the signed floor {floor}")
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    """The leading dotted integers of a version: "2026.4.0-19" -> (2026, 4, 0)."""
-    numbers: list[int] = []
-    for part in version.replace("-", ".").replace("+", ".").split("."):
-        if not part.isdecimal():
-            break
-        numbers.append(int(part))
-    return tuple(numbers)
