@@ -43,7 +43,7 @@ def test_the_device_core_has_at_most_six_direct_dependencies() -> None:
 
 def test_extras_and_commands_are_the_designed_ones() -> None:
     assert set(PROJECT["optional-dependencies"]) == {
-        "onnxruntime", "openvino", "tensorrt", "grpc", "toolchain", "fleet", "evidently", "loadgen", "ray", "feast", "dev",
+        "onnxruntime", "openvino", "tensorrt", "grpc", "batch", "toolchain", "fleet", "evidently", "loadgen", "ray", "feast", "dev",
     }  # fmt: skip
     assert set(PROJECT["scripts"]) == {"toolchain", "runtime", "fleet"}
 

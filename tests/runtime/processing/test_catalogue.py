@@ -11,6 +11,7 @@ import pytest
 from runtime.contract.artifact import Processing, Step, TensorSpec
 from runtime.errors import ProcessingError, RequestError
 from runtime.processing.catalogue import STEPS, check_manifest, check_processing, options_of
+from runtime.processing.page import tables
 from runtime.processing.pipeline import FUNCTIONS, prepare
 
 PAGE = Path(__file__).parents[3] / "docs" / "runtime" / "processing.md"
@@ -100,3 +101,8 @@ def test_defaults_are_values_their_own_options_take():
                 option.read(option.default)
         if all(option.default is not None for option in definition.options):
             options_of(Step(name=name))
+
+
+def test_the_page_shows_every_step_and_option_as_they_are():
+    text = PAGE.read_text(encoding="utf-8")
+    assert tables() in text, "python -m runtime.processing.page prints the tables"
