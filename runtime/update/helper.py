@@ -23,7 +23,7 @@ import msgspec
 
 from runtime.contract.artifact import Manifest
 from runtime.contract.errors import ContractError
-from runtime.errors import DaemonError, DiskFullError, EngineError, MemoryShortError
+from runtime.errors import DaemonError, DiskFullError, EngineError, MemoryShortError, SelfTestError, UpdateError
 from runtime.update.requests import (
     EXIT_DONE,
     EXIT_FAILED,
@@ -197,6 +197,9 @@ def main(argv: list[str]) -> int:
         reply, status = Reply(code=error.code, detail=str(error)), EXIT_REFUSED
     except DaemonError as error:
         reply, status = Reply(code=error.code, detail=str(error)), EXIT_FAILED
+    except OSError as error:  # the device's own disk: read-only, failing, or pulled out
+        kind_of = SelfTestError if argv[0] == Task.TEST else UpdateError
+        reply, status = Reply(code=kind_of.code, detail=f"{argv[0]}: {error}"), EXIT_FAILED
     except MemoryError as error:
         reply, status = Reply(code=MemoryShortError.code, detail=f"the helper ran out of memory: {error}"), EXIT_FAILED
     sys.stdout.buffer.write(msgspec.json.encode(reply) + b"\n")

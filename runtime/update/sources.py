@@ -4,21 +4,28 @@ Both give the same two things, so the same checks stand behind both. A bundle (`
 members are paths of the release store: `metadata/...`, `targets/...` and `blobs/sha256/HEX`.
 """
 
+import os
+import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from runtime.contract.errors import DigestError
 from runtime.contract.trust import NotFound, ReleaseTrust
 from runtime.errors import ConfigError, FetchError
-from runtime.files import TEMPORARY_SUFFIX, naming_a_full_disk, rename_durably, sync_directory
+from runtime.files import TEMPORARY_SUFFIX, naming_a_full_disk, rename_durably
 from runtime.identity import client_context, read_identity, read_root
 from runtime.update.delta import LocalChunks
 from runtime.update.door import Door
 from runtime.update.download import Brought, Store
 from runtime.update.pace import LARGEST_PIECE, Pace
 from runtime.update.verify import check_file
+
+# What zipfile raises over files that are no zip, cut short, encrypted, or packed in a way it does not know.
+_UNREADABLE = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, ValueError, struct.error)
 
 
 class Source(Protocol):
@@ -80,12 +87,12 @@ def trusting(state_dir: Path, source: Source, *, now_s: int = 0, last_contact_s:
 
 
 class Bundle:
-    """A side-load file."""
+    """A side-load file. It comes from anybody's stick: whatever is wrong with it is a FetchError, never a crash."""
 
     def __init__(self, path: Path) -> None:
         try:
             self._zip = zipfile.ZipFile(path)
-        except (OSError, zipfile.BadZipFile) as error:
+        except _UNREADABLE as error:
             raise FetchError(f"{path}: {error}; a bundle is made by `toolchain bundle`") from error
 
     def close(self) -> None:
@@ -98,7 +105,7 @@ class Bundle:
                     yield chunk
         except KeyError as error:
             raise NotFound(path) from error
-        except zipfile.BadZipFile as error:
+        except _UNREADABLE as error:
             raise OSError(f"bundle: {path}: {error}") from error
 
     def blob(self, sha256: str, size_bytes: int, folder: Path, local: LocalChunks | None = None) -> Brought:
@@ -106,13 +113,25 @@ class Bundle:
         temporary = folder / (sha256 + TEMPORARY_SUFFIX)
         try:
             with naming_a_full_disk(f"unpacking blob {sha256[:12]}…"), temporary.open("wb") as file:
-                for chunk in self.document(f"blobs/sha256/{sha256}"):
+                for chunk in self._content(sha256, size_bytes):
                     file.write(chunk)
+                file.flush()
+                os.fsync(file.fileno())
             check_file(temporary, sha256, size_bytes)
-            sync_directory(folder)
             rename_durably(temporary, folder / sha256)
-        except NotFound as error:
-            raise FetchError(f"the bundle lacks blob {sha256[:12]}…") from error
         finally:
             temporary.unlink(missing_ok=True)
         return Brought(fetched_bytes=size_bytes)
+
+    def _content(self, sha256: str, size_bytes: int) -> Iterator[bytes]:
+        """Never more than was signed: a compressed member may inflate without end."""
+        left = size_bytes
+        try:
+            for chunk in self.document(f"blobs/sha256/{sha256}"):
+                if (left := left - len(chunk)) < 0:
+                    raise DigestError(f"blob {sha256[:12]}… is longer than the {size_bytes} bytes signed for it")
+                yield chunk
+        except NotFound as error:
+            raise FetchError(f"the bundle lacks blob {sha256[:12]}…") from error
+        except OSError as error:
+            raise FetchError(str(error)) from error

@@ -7,12 +7,14 @@ import textwrap
 import msgspec
 import pytest
 
+from runtime.contract.canonical import sha256_hex
 from runtime.contract.errors import DigestError
 from runtime.errors import ConfigError, HelperTimeoutError, MemoryShortError, SelfTestError, UpdateError
 from runtime.update import delegate as module
 from runtime.update.delegate import delegate, error_of
-from runtime.update.requests import EXIT_FAILED, EXIT_REFUSED, AcceptRequest, Task, TestRequest, VerifyRequest
+from runtime.update.requests import EXIT_FAILED, EXIT_REFUSED, AcceptRequest, FetchRequest, Task, TestRequest, VerifyRequest
 from tests.support.artifacts import PROFILE, write_artifact
+from tests.support.store import ReleaseStore
 
 REQUEST = TestRequest(directory="/nowhere")
 
@@ -127,3 +129,20 @@ def test_what_an_engine_says_in_a_self_test_does_not(helper, caplog):
     with pytest.raises(SelfTestError, match="this CPU is old"):
         delegate(Task.TEST, REQUEST, 10)
     assert caplog.messages == []
+
+
+def test_a_disk_that_fails_is_one_plain_line(tmp_path):
+    """The helper's own report, not a crash of it: here the folder of blobs is gone."""
+    releases = ReleaseStore()
+    write_artifact(tmp_path / "artifact")
+    artifact = releases.publish(tmp_path / "artifact")
+    place = tmp_path / "identity"
+    place.mkdir()
+    (place / "root.json").write_bytes(releases.root)
+    (place / "identity.json").write_bytes(msgspec.json.encode({"root_sha256": sha256_hex(releases.root)}))
+    bundle = str(releases.write_bundle(tmp_path / "release.edge"))
+    fields = {"state_dir": str(tmp_path), "model": "tiny", "artifact": artifact, "floor": "0.0.0", "profile": PROFILE}
+    with pytest.raises(UpdateError, match=r"fetch: .* No such file or directory") as raised:
+        delegate(Task.FETCH, FetchRequest(**fields, reserve_bytes=0, source=bundle), 60)
+    assert type(raised.value) is UpdateError
+    assert "exit status" not in str(raised.value)
