@@ -78,6 +78,19 @@ def test_an_unreachable_store_is_tried_ever_more_slowly_then_given_up(rig):
         rig.fetch(job)
 
 
+def test_a_poor_line_that_brings_some_now_and_then_is_not_given_up(rig):
+    job = fetching(rig)
+    rig.delegate_.error = FetchError("cut")
+    part = rig.device.slots.blobs / "blob.part"
+    for size in range(1, 11):
+        part.write_bytes(bytes(size))
+        assert rig.fetch(job).wait_s == 1.0
+        rig.now.s += 899
+    rig.now.s += 1
+    with pytest.raises(FetchError):
+        rig.fetch(job)
+
+
 def test_a_bundle_that_cannot_be_read_is_not_tried_again(rig):
     rig.delegate_.error = FetchError("no such file")
     with pytest.raises(FetchError):
