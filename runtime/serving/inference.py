@@ -8,6 +8,7 @@ made where the inference ran, so that a large one holds nobody up either.
 
 import asyncio
 import logging
+import threading
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, TypeVar
@@ -80,6 +81,7 @@ class Inference:
         self._joining = joining
         self._later = later
         self._gatherings: dict[ServedModel, dict[Form, Gathering[_Waiting]]] = {}
+        self._counting = threading.Lock()  # models run in threads of their own
         self.batches = self.joined = 0
         """How many inferences ran for several requests, and for how many requests."""
 
@@ -173,8 +175,9 @@ class Inference:
                     log.warning("%s failed on %d joined requests: %s", served.manifest.model, len(items), error)
                 parts = None
             if parts is not None:
-                self.batches += 1
-                self.joined += len(items)
+                with self._counting:
+                    self.batches += 1
+                    self.joined += len(items)
                 return [self._made(item, Answer(served, part)) for item, part in zip(items, parts, strict=True)]
         return [self._alone(served, item) for item in items]
 
