@@ -28,6 +28,7 @@ from runtime.memory import share_one_arena
 from runtime.notify import Notifier
 from runtime.profile import detect_profile
 from runtime.reload import stored_models
+from runtime.serving.affinity import Affinity
 from runtime.serving.health import Health
 from runtime.serving.loading import loaders
 from runtime.serving.model import ServedModel
@@ -124,12 +125,15 @@ class Daemon:
     def __init__(self, config: Config, log_lines: deque[str]) -> None:
         self.config = config
         self.log_lines = log_lines
+        self._affinity = Affinity(config.serving.cpus)
         self.state = open_state(config.state_dir)
         self.profile = DeviceProfile(profiles=(), arch="", engines={})
         self.versions: Mapping[str, str] = {"edgewright": version("edgewright"), "python": platform.python_version()}
         load, load_trial = loaders(config.serving)
         self._repository = Repository(
-            load=load, load_trial=load_trial, shadow=ShadowSettings(cpu_permille=config.serving.shadow_cpu_permille)
+            load=lambda *artifact: self._affinity.bound(lambda: load(*artifact)),
+            load_trial=load_trial and (lambda *artifact: self._affinity.bound(lambda: load_trial(*artifact))),
+            shadow=ShadowSettings(cpu_permille=config.serving.shadow_cpu_permille),
         )
         self._live = Live(self._repository, self._on_served, self._on_alarm)
         self._engines = EngineNotes(config.state_dir)
@@ -156,6 +160,7 @@ class Daemon:
         self._on_served()
         try:
             stored = stored_models(self.state.slots, self.state.store, self._live)
+            self._affinity.bind()
             server = await serve(self._repository, self.config.serving, self.config.limits, stored)
         except ConfigError:
             self._wind_down()  # a port in use is no crash of the version that would have served
@@ -216,6 +221,7 @@ class Daemon:
 
     def _join(self, boot: int) -> None:
         """The updater, and the agent if this device belongs to a fleet."""
+        self._affinity.release()
         self.profile = detect_profile(self.config.profile)
         self._updater = self._make_updater()
         try:
