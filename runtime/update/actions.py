@@ -17,7 +17,7 @@ from runtime.contract.deployment import DeploymentState as S
 from runtime.errors import FetchError, HelperTimeoutError, ProbationError
 from runtime.serving.health import Health
 from runtime.update.machine import DONE, Action, Answer, Job
-from runtime.update.memory_fit import Room, least_need, measured_need, require_room, rooms
+from runtime.update.memory_fit import Room, measured_need, require_room, rooms
 from runtime.update.probation import failure_of
 from runtime.update.requests import FetchRequest, Reply, Request, Task, TestRequest, VerifyRequest
 from runtime.update.state import State
@@ -119,6 +119,7 @@ class Actions:
             source=job.source,
             disk_bytes=self._bounds.disk_bytes,
             keep=self._others(job),
+            rooms=self._rooms(),
             now_s=int(self._clock.now_s()),
             last_contact_s=self._clock.last_contact_s,
         )
@@ -151,7 +152,6 @@ class Actions:
         """Have the model compute its golden outputs in a process of its own, then see whether it fits into this one too."""
         directory = str(self._slots.directory(job.lane, job.slot))
         manifest = self._slots.manifest(job.lane, job.slot).value
-        require_room(least_need(manifest), self._rooms())
         request = TestRequest(directory=directory, memory_bytes=self._bounds.helper_memory_bytes)
         reply = self._delegate(Task.TEST, request, self._bounds.test_timeout_s)
         require_room(measured_need(reply.figures, manifest.requires.engine), self._rooms())

@@ -80,6 +80,7 @@ def fetch(request: FetchRequest) -> Reply:
     from runtime.update.delta import LocalChunks, files_of_model
     from runtime.update.disk import blobs_of, require_budget
     from runtime.update.download import Brought
+    from runtime.update.memory_fit import least_need, require_room
     from runtime.update.slots import Slots
     from runtime.update.sources import open_source, trusting
     from runtime.update.verify import require_suitable
@@ -92,6 +93,7 @@ def fetch(request: FetchRequest) -> Reply:
             received = releases.manifest(request.model, wanted.version, wanted.target, wanted.sha256)
         check_floor(received.value, request.floor)
         require_suitable(received.value, request.profile)
+        require_room(least_need(received.value), request.rooms)
         needed = {received.sha256, *(entry.sha256 for entry in received.value.files)}
         Slots(state_dir).collect_garbage(needed | blobs_of(folder, request.keep))
         missing = missing_blobs(received.value, folder)

@@ -9,6 +9,7 @@ import msgspec
 
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import DeviceProfile
+from runtime.update.memory_fit import Room
 
 EXIT_DONE, EXIT_BUG, EXIT_FAILED, EXIT_REFUSED = 0, 1, 4, 6
 
@@ -38,6 +39,7 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     reserve_bytes: what must stay free on the disk afterwards. bytes_per_s: bound on the network's use, 0 for none.
     disk_bytes: what blobs and slots may take together, 0 for no bound. keep: manifests, by sha256, of other running updates.
+    rooms: bounds on the daemon's memory; what is larger than one of them is not worth its download.
     now_s: as of AcceptRequest; last_contact_s: when the fleet was last heard, by which a bundle's short-lived metadata is judged.
     """
 
@@ -51,6 +53,7 @@ class FetchRequest(msgspec.Struct, frozen=True, kw_only=True):
     source: str = ""
     disk_bytes: int = 0
     keep: tuple[str, ...] = ()
+    rooms: tuple[Room, ...] = ()
     now_s: int = 0
     last_contact_s: int = 0
 
