@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from fleet.domain.gates import GateLimits
 from fleet.errors import NoArtifactError, NoDeviceError, PlanError
-from runtime.contract.artifact import EngineRange, Name, ReleaseVersion, Requirements
+from runtime.contract.artifact import EngineRange, Fallback, Name, ReleaseVersion, Requirements
 from runtime.contract.deployment import DeviceProfile
 
 Label = Annotated[str, Meta(pattern=r"\A[a-z0-9]([a-z0-9._-]{0,61}[a-z0-9])?\Z")]
@@ -75,6 +75,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     target: str
     sha256: str
     requires: Requirements
+    fallbacks: tuple[Fallback, ...] = ()
 
 
 class Assignment(msgspec.Struct, frozen=True, kw_only=True):
@@ -157,7 +158,7 @@ def resolve(profile: DeviceProfile | None, offers: Sequence[Offer]) -> tuple[Off
     for name in profile.profiles:
         if name not in by_target:
             continue
-        lack = _lack(by_target[name].requires, profile)
+        lack = _lack(by_target[name], profile)
         if not lack:
             return by_target[name], ""
         reasons.append(f"{name}: {lack}")
@@ -169,20 +170,29 @@ def resolve(profile: DeviceProfile | None, offers: Sequence[Offer]) -> tuple[Off
     )
 
 
-def _lack(requires: Requirements, profile: DeviceProfile) -> str:
-    """What the artifact demands and the device does not offer, "" for nothing."""
+def _lack(offer: Offer, profile: DeviceProfile) -> str:
+    """What the artifact demands and the device does not offer, "" for nothing. One of its engines is enough."""
+    requires = offer.requires
     if requires.arch != profile.arch:
         return f"it is {profile.arch}, not {requires.arch}"
-    if requires.engine not in profile.engines:
-        return f"it lacks {requires.engine}"
-    if not _within(profile.engines[requires.engine], requires.engine_range):
-        span = requires.engine_range
-        return f"its {requires.engine} is {profile.engines[requires.engine]}, not {span.at_least} up to {span.below}"
+    first = Fallback(engine=requires.engine, engine_range=requires.engine_range)
+    lacks = [_engine_lack(choice, profile) for choice in (first, *offer.fallbacks)]
+    if all(lacks):
+        return ", ".join(lacks)
     missing = set(requires.instruction_sets) - set(profile.instruction_sets)
     if missing:
         return f"its processor lacks {', '.join(sorted(missing))}"
     if profile.memory_bytes and requires.memory_bytes > profile.memory_bytes:
         return f"it has {profile.memory_bytes} bytes of memory, not {requires.memory_bytes}"
+    return ""
+
+
+def _engine_lack(choice: Fallback, profile: DeviceProfile) -> str:
+    installed = profile.engines.get(choice.engine)
+    if installed is None:
+        return f"it lacks {choice.engine}"
+    if not _within(installed, choice.engine_range):
+        return f"its {choice.engine} is {installed}, not {choice.engine_range.at_least} up to {choice.engine_range.below}"
     return ""
 
 

@@ -37,6 +37,7 @@ def offers(session: Session, model: str, version: str) -> list[Offer]:
     releases = ReleaseRepository(session)
     releases.get(model, version)
     return [
-        Offer(target=row.target, sha256=row.sha256, requires=manifest_of(row.manifest).requires)
+        Offer(target=row.target, sha256=row.sha256, requires=manifest.requires, fallbacks=manifest.fallbacks)
         for row in releases.artifacts(model, version)
+        for manifest in (manifest_of(row.manifest),)
     ]

@@ -19,12 +19,14 @@ from runtime.contract.artifact import (
     REFERENCE_NAME,
     EngineRange,
     Evidence,
+    Fallback,
     FileEntry,
     LatencyEvidence,
     Limits,
     Lineage,
     Manifest,
     Metric,
+    OptionValue,
     Requirements,
     VariantEvidence,
 )
@@ -42,8 +44,12 @@ _LOADED_COPIES = 3
 """A model in memory is about its file as read, its weights, and the engine's re-ordered copy of them."""
 
 
+FALLBACK_ENGINE = "onnxruntime"
+"""Reads the very file that TensorRT builds its engine from."""
+
+
 class Contents(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything one artifact is packed from."""
+    """Everything one artifact is packed from. fallback_version: of the engine that may stand in, "" for none."""
 
     recipe: Recipe
     target: TargetSection
@@ -55,6 +61,7 @@ class Contents(msgspec.Struct, frozen=True, kw_only=True):
     choice: Choice
     lineage: Lineage
     engine_version: str
+    fallback_version: str = ""
 
 
 class Proof(msgspec.Struct, frozen=True, kw_only=True):
@@ -111,6 +118,7 @@ def _manifest(contents: Contents, files: tuple[FileEntry, ...]) -> Manifest:
         ),
         variant=variant.name,
         engine_options={**variant.engine_options, "threads": profile.threads},
+        fallbacks=fallbacks(contents.fallback_version, profile.threads),
         inputs=variant.inputs,
         outputs=variant.outputs,
         processing=processing_of(recipe),
@@ -127,6 +135,20 @@ def _manifest(contents: Contents, files: tuple[FileEntry, ...]) -> Manifest:
         lineage=contents.lineage,
         licence=recipe.model.licence,
     )
+
+
+def may_fall_back(variant: Variant, profile: Profile, target: TargetSection) -> bool:
+    """Whether a device may run this variant in ONNX Runtime where TensorRT is not to be had: the target allows both engines."""
+    allowed = FALLBACK_ENGINE in (target.engines or profile.engines) and FALLBACK_ENGINE in profile.engines
+    return variant.engine == "tensorrt" and variant.model_file.endswith(".onnx") and allowed
+
+
+def fallbacks(version: str, threads: int) -> tuple[Fallback, ...]:
+    """What the manifest names behind its first engine. version: of the engine that may stand in, "" for none."""
+    if not version:
+        return ()
+    options: dict[str, OptionValue] = {"threads": threads}
+    return (Fallback(engine=FALLBACK_ENGINE, engine_range=engine_range(version), engine_options=options),)
 
 
 def engine_range(version: str) -> EngineRange:

@@ -29,7 +29,7 @@ from toolchain.pipeline.products import (
 )
 from toolchain.pipeline.record import FormResult, ProfileResult, TrainingResult, VariantResult
 from toolchain.pipeline.stage import ABSENT, Runner, Stored, digest_of, tool_version
-from toolchain.recipe import Recipe, TargetSection
+from toolchain.recipe import Recipe, TargetSection, in_graph_of
 from toolchain.targets import Host, Profile, load_profile
 from toolchain.train.network import ONNX, NetworkSource
 from toolchain.train.stage import Training
@@ -127,7 +127,9 @@ class Build:
         self.host = host
         self.metrics: tuple[Metric, ...] = resolve_metrics(recipe, folder)
         self.profiles = [(target, load_profile(target.profile, folder)) for target in self._targets()]
-        self.source = None if recipe.model.network.startswith(ONNX) else NetworkSource(recipe.model, folder)
+        self.source = (
+            None if recipe.model.network.startswith(ONNX) else NetworkSource(recipe.model, folder, in_graph=in_graph_of(recipe))
+        )
         self.wanted = wanted_by(recipe)
         self._notes: list[str] = []
 
@@ -262,7 +264,7 @@ class Build:
 
     def _finish(self, tried: Tried, steered: Steered, build: str) -> Finished:
         """The figures on the test split, then the package."""
-        from toolchain.package.pack import Contents, Proof, pack
+        from toolchain.package.pack import FALLBACK_ENGINE, Contents, Proof, may_fall_back, pack
 
         splits, base = steered.splits, steered.base
         data = splits.part(splits.value.steering, splits.value.steering.digest)
@@ -277,6 +279,9 @@ class Build:
             recipe=self.recipe, target=tried.target, profile=tried.profile, splits=splits, model=base, variant=tried.chosen,
             tested=tested.value, choice=tried.choice.value, lineage=self._lineage(steered),
             engine_version=_engine_version(tried.chosen.value.engine),
+            fallback_version=(
+                _engine_version(FALLBACK_ENGINE) if may_fall_back(tried.chosen.value, tried.profile, tried.target) else ""
+            ),
         )  # fmt: skip
         host = self.host.describe() | (tried.latencies.conditions if tried.latencies else {})
         proof = Proof(

@@ -303,6 +303,7 @@ def pack(contents: "Contents", proof: "Proof", inputs: Mapping[str, str], make: 
             "profile": msgspec.to_builtins(contents.profile),
             "max_latency_ms": target.max_latency_ms,
             "engine": contents.engine_version,
+            **({"fallback": contents.fallback_version} if contents.fallback_version else {}),
         },
         summary=lambda package: f"manifest {package.manifest_sha256[:12]}",
     )  # fmt: skip

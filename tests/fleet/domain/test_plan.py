@@ -1,10 +1,11 @@
 """Who is matched, who gets what, in which stage; and which plans are refused."""
 
+import msgspec
 import pytest
 
 from fleet.domain.plan import Candidate, Offer, Plan, Stage, assign, check_plan, matches, resolve
 from fleet.errors import NoArtifactError, NoDeviceError, PlanError
-from runtime.contract.artifact import EngineRange, Requirements
+from runtime.contract.artifact import EngineRange, Fallback, Requirements
 from runtime.contract.deployment import DeviceProfile
 
 PROFILE = DeviceProfile(
@@ -55,6 +56,22 @@ def test_what_a_device_lacks_is_named(changes: dict[str, object], words: str) ->
     found, reason = resolve(PROFILE, [offer(**changes)])
     assert found is None
     assert words in reason
+
+
+@pytest.mark.parametrize(
+    ("fallbacks", "fits"),
+    [
+        ((("openvino", "2026.0", "2027"),), True),
+        ((("openvino", "2027.0", "2028"),), False),
+        ((("nonesuch", "1", "2"), ("onnxruntime", "1.20", "2")), True),
+        ((), False),
+    ],
+)
+def test_one_of_the_engines_is_enough(fallbacks: tuple[tuple[str, str, str], ...], fits: bool) -> None:
+    others = tuple(Fallback(engine=engine, engine_range=EngineRange(at_least=low, below=high)) for engine, low, high in fallbacks)
+    found, reason = resolve(PROFILE, [msgspec.structs.replace(offer(engine="tensorrt"), fallbacks=others)])
+    assert (found is not None) is fits
+    assert fits or ("lacks tensorrt" in reason and all(engine in reason for engine, _, _ in fallbacks))
 
 
 @pytest.mark.parametrize(("at_least", "below", "fits"), [

@@ -14,8 +14,11 @@ from runtime.contract.canonical import sha256_hex
 from runtime.contract.telemetry import CELLS, read_reference
 from runtime.monitor.cells import count_cells
 from tests.toolchain.conftest import Project
-from toolchain.package.pack import decimal, engine_range
+from toolchain.package.pack import decimal, engine_range, fallbacks, may_fall_back
+from toolchain.pipeline.products import Variant
 from toolchain.pipeline.record import BuildResult
+from toolchain.recipe import TargetSection
+from toolchain.targets import Profile
 
 Trained = tuple[Project, BuildResult]
 
@@ -129,3 +132,33 @@ def test_payload_is_the_same_in_every_build(
 def test_engine_range_begins_with_the_version_that_was_checked(version: str, range: tuple[str, str]) -> None:
     found = engine_range(version)
     assert (found.at_least, found.below) == range
+
+
+@pytest.mark.parametrize(
+    ("engine", "file", "profile", "target", "expected"),
+    [
+        ("tensorrt", "model.onnx", ("tensorrt", "onnxruntime"), (), True),
+        ("tensorrt", "model.onnx", ("tensorrt", "onnxruntime"), ("tensorrt",), False),
+        ("tensorrt", "model.onnx", ("tensorrt",), (), False),
+        ("tensorrt", "model.plan", ("tensorrt", "onnxruntime"), (), False),
+        ("onnxruntime", "model.onnx", ("tensorrt", "onnxruntime"), (), False),
+        ("openvino", "model.xml", ("openvino", "onnxruntime"), (), False),
+    ],
+)
+def test_what_tensorrt_reads_onnxruntime_may_run_where_the_target_allows_both(
+    engine: str, file: str, profile: tuple[str, ...], target: tuple[str, ...], expected: bool
+) -> None:
+    variant = Variant(
+        name=f"{engine}-int8", scheme="int8", engine=engine, precision="int8", model_file=file, files=(file,), size_bytes=1,
+        inputs=(), outputs=(),
+    )  # fmt: skip
+    board = Profile(arch="aarch64", engines=profile, precisions=("int8",))
+    section = TargetSection(profile="my-board", engines=target)  # type: ignore[arg-type]
+    assert may_fall_back(variant, board, section) is expected
+
+
+def test_the_fallback_is_of_the_version_that_was_here() -> None:
+    assert fallbacks("", 2) == ()
+    (named,) = fallbacks("1.31.0", 2)
+    assert (named.engine, named.engine_range.at_least, named.engine_range.below) == ("onnxruntime", "1.31", "2.0")
+    assert named.engine_options == {"threads": 2}

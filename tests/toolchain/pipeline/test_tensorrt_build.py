@@ -53,6 +53,7 @@ def test_every_precision_is_made_measured_and_one_is_packed(project, monkeypatch
     assert manifest.requires.engine_range.at_least.startswith("10.13")
     assert manifest.model_file == "model.onnx"
     assert not list(built.out.rglob("*.engine"))
+    assert manifest.fallbacks == ()  # the profile has no other engine
 
 
 @pytest.mark.slow
