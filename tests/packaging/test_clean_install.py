@@ -105,13 +105,13 @@ def test_clean_board_installs_serves_recovers_and_forgets(board: Board, package:
     assert board.run("setpriv", "--reuid=edgewright", "--clear-groups", "python3.11", "-c", SHARE) == "registered"
 
     crashed = int(board.property("MainPID"))
-    board.run("kill", "-KILL", str(crashed))
+    strike(board, "KILL")
     until(board, lambda: int(board.property("MainPID")) not in (0, crashed) and answers(board))
 
     # A daemon that stands still, found by the watchdog; its patience shortened by a drop-in, as an operator would.
     drop_in(board, "impatient.conf", "[Service]\nWatchdogSec=2\n")
     hung = int(board.property("MainPID"))
-    board.run("kill", "-STOP", str(hung))
+    strike(board, "STOP")
     until(board, lambda: int(board.property("MainPID")) not in (0, hung) and answers(board))
     assert "Watchdog timeout" in board.journal()
 
@@ -148,6 +148,10 @@ def drop_in(board: Board, name: str, text: str) -> None:
     place.write_text(text)
     board.run("systemctl", "daemon-reload")
     board.run("systemctl", "restart", "edgewright-runtime")
+
+
+def strike(board: Board, signal: str) -> None:
+    board.run("systemctl", "kill", "--kill-whom=main", f"--signal={signal}", "edgewright-runtime")
 
 
 def left_over(board: Board) -> list[str]:
