@@ -95,6 +95,8 @@ class App:
         except Exception as error:  # noqa: BLE001 - the edge of the worker: whatever happens, the client gets an answer
             answer = error_response(error)
         if isinstance(answer, Response):
+            if request.method == b"HEAD":  # refused as any method not served here, and an answer to it has no body
+                answer = Response(answer.status, answer.headers, [])
             return self._counted(answer)
         return answer
 

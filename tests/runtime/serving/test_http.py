@@ -711,3 +711,9 @@ def _wait(condition, seconds=5.0):
     while not condition():
         assert time.monotonic() < deadline, "condition did not come true in time"
         time.sleep(0.005)
+
+
+def test_an_answer_to_head_has_no_body(client):
+    client.send(message("HEAD", "/v2") + message("GET", "/v2/health/live"))
+    assert client.read()[::2] == (405, b"")
+    assert client.read()[::2] == (200, b'{"live":true}')
