@@ -25,6 +25,8 @@ class Runtime:
     def __init__(self, *artifacts: str | Path) -> None:
         """artifacts: directories with a manifest. Raises what `runtime.serving.repository.open_artifact` does."""
         self._repository = Repository()
+        self._sole = ""
+        """The model that serves where it is the only one."""
         try:
             for directory in artifacts:
                 self.open(directory)
@@ -36,6 +38,8 @@ class Runtime:
         """Serve an artifact, in place of another version of its model if there is one."""
         served = self._repository.open(Path(directory))
         self._repository.switch(served)
+        models = {one.manifest.model for one in self._repository.models()}
+        self._sole = models.pop() if len(models) == 1 else ""
         return served.manifest
 
     def infer(self, inputs: Tensors, model: str = "") -> dict[str, np.ndarray]:
@@ -43,7 +47,7 @@ class Runtime:
 
         Returns the network's outputs by name. Raises RequestError (ModelNotFoundError among them) or InferenceError.
         """
-        return self._repository.infer(model or self._repository.only(), inputs)[1]
+        return self._repository.infer(model or self._sole or self._repository.only(), inputs)[1]
 
     def predict(self, examples: Sequence[np.ndarray], model: str = "") -> dict[str, np.ndarray]:
         """Run raw inputs through the manifest's steps, the network, and the manifest's steps again.
@@ -65,6 +69,7 @@ class Runtime:
 
     def close(self) -> None:
         """Close every model; closing twice is no error."""
+        self._sole = ""
         self._repository.close()
 
     def __enter__(self) -> Self:

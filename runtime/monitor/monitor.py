@@ -97,6 +97,9 @@ class Monitor:
         self.edges = edge_set.sha256
         self._counter = _Counter(manifest, edge_set.value)
         self._watched = self._counter.watched
+        names = {spec.name for spec in manifest.inputs}
+        self._inputs = tuple(name for name in self._watched if name in names)
+        self._outputs = self._watched[len(self._inputs) :]  # the plan speaks of inputs first
         self._limits = limits
         self._clock_ns = clock_ns
         self._cpu_ns = cpu_ns
@@ -124,7 +127,7 @@ class Monitor:
         if ended_ns < self._closed_until_ns:
             self._dropped += rows
         elif self._watched:
-            self._watch([inputs[name] if name in inputs else outputs[name] for name in self._watched], rows)
+            self._watch([*map(inputs.__getitem__, self._inputs), *map(outputs.__getitem__, self._outputs)], rows)
         else:
             self._unwatched += rows
 

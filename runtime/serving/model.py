@@ -1,9 +1,9 @@
 """What is one opened artifact while it serves: its engine, its monitor, and who still uses it?"""
 
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from time import perf_counter_ns
 
 import numpy as np
 
@@ -124,13 +124,13 @@ class ServedModel:
             with self._running:
                 if self._is_retired:
                     raise RetiredError(f"{self.manifest.model} {self.manifest.version} serves no more")
-                self._started_ns = started = time.perf_counter_ns()
+                self._started_ns = started = perf_counter_ns()
                 try:
                     outputs = self._model.infer(inputs)
                 except Exception as error:
                     self._note(error)
                     raise
-                ended = time.perf_counter_ns()
+                ended = perf_counter_ns()
                 # Inside the lock, so that the monitor needs none of its own for what every request costs.
                 self.monitor.observe(inputs, outputs, rows, started, ended, requests)
         finally:
@@ -155,7 +155,7 @@ class ServedModel:
         self._usual_shape = inputs[self._first].shape or _NO_SHAPE
         return self._rows(inputs)
 
-    def stuck_s(self, now_ns: Callable[[], int] = time.perf_counter_ns) -> float:
+    def stuck_s(self, now_ns: Callable[[], int] = perf_counter_ns) -> float:
         """For how long the inference under way has been in the engine; 0.0 when there is none."""
         started = self._started_ns
         return max(0.0, (now_ns() - started) / 1e9) if self._running.locked() and started else 0.0
@@ -179,7 +179,7 @@ class ServedModel:
         first = inputs.get(self._first)
         return self._cost_ns * (first.shape[0] if first is not None and first.shape else 1)
 
-    def warm_up(self, clock_ns: Callable[[], int] = time.perf_counter_ns) -> None:
+    def warm_up(self, clock_ns: Callable[[], int] = perf_counter_ns) -> None:
         """Run on zeros a few times, unwatched: the first run allocates, and the fastest tells the cost of one example.
 
         A model that refuses zeros is served all the same; its cost is learnt from requests. One that crashes over them in a
