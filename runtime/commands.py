@@ -102,6 +102,8 @@ def _status(arguments: argparse.Namespace, config: Config, _origins: dict[str, S
         role = "" if model["role"] == "active" else f" as {model['role']} on {model['share'] / SHARE_WHOLE:.2%} of the traffic"
         line = f"{model['model']}{role}: serves {serves}; {model['state']}, last update {model['outcome']} {model['error_code']}"
         lines.append(line.rstrip())
+        if model["engine"]:
+            lines.append(f"  runs in {model['engine']}")
         if model["held_back"]:
             lines.append(f"  held back: {model['held_back']}")
         elif model["error_detail"]:

@@ -3,11 +3,14 @@
 import os
 import socket
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
 from runtime.backends.base import backend_names, get_backend
+from runtime.backends.fallback import expected_engine
 from runtime.config import Config
+from runtime.contract.errors import ContractError
 from runtime.errors import DaemonError
 from runtime.identity import client_context, read_identity
 from runtime.profile import detect_profile
@@ -29,6 +32,7 @@ def examine(config: Config) -> list[Finding]:
         Finding("device", bool(profile.profiles), f"{profile.arch}, fits {', '.join(profile.profiles) or 'no known profile'}"),
         Finding("engines", bool(profile.engines), _engines()),
         _checked("state directory", lambda: _state_directory(config)),
+        *_models(config),
         _checked("identity", lambda: _identity(config)),
         _checked("fleet", lambda: _fleet(config)),
     ]
@@ -37,7 +41,7 @@ def examine(config: Config) -> list[Finding]:
 def _checked(what: str, check: Callable[[], str]) -> Finding:
     try:
         return Finding(what, True, check())
-    except (DaemonError, OSError) as error:
+    except (DaemonError, ContractError, OSError) as error:
         return Finding(what, False, str(error))
 
 
@@ -56,6 +60,17 @@ def _state_directory(config: Config) -> str:
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} is not writable")
     return f"{place}, models: {', '.join(Slots(place).models()) or 'none'}"
+
+
+def _models(config: Config) -> list[Finding]:
+    """Which engine each installed model would get, and why no earlier one; no engine is loaded for it."""
+    slots = Slots(config.state_dir)
+
+    def engine(lane: str) -> str:
+        slot = slots.active(lane)
+        return "no version serves" if slot is None else str(expected_engine(slots.manifest(lane, slot).value))
+
+    return [_checked(f"engine for {lane}", partial(engine, lane)) for lane in slots.lanes()]
 
 
 def _identity(config: Config) -> str:

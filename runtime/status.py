@@ -8,6 +8,7 @@ import msgspec
 from runtime.agent.reporter import describe
 from runtime.clock import Clock
 from runtime.contract.deployment import SHARE_WHOLE
+from runtime.engines import read_engines
 from runtime.identity import read_identity
 from runtime.update.lanes import lane_of
 from runtime.update.plan import HoldBack, Present, plan
@@ -18,7 +19,8 @@ from runtime.update.store import STATE_FILE, Store
 def read_status(state_dir: Path) -> dict[str, Any]:
     """Identity, desired generation and every lane, without the daemon and without changing anything.
 
-    A model has an entry per role, with `share` and `held_back` (why what is wanted does not start, or "") beside what is reported.
+    A model has an entry per role, with `share`, `held_back` (why what is wanted does not start, or "") and `engine` (what ran it
+    when the daemon last said so, or "") beside what is reported.
     """
     identity = read_identity(state_dir)
     generation = 0
@@ -27,11 +29,12 @@ def read_status(state_dir: Path) -> dict[str, Any]:
         store, slots = Store(state_dir / STATE_FILE, read_only=True), Slots(state_dir)
         held = store.held()
         generation = held.desired.value.generation if held else 0
-        held_back, jobs = _held_back(store, slots), store.jobs()
+        held_back, jobs, engines = _held_back(store, slots), store.jobs(), read_engines(state_dir)
         for reported in describe(jobs, slots, held_back):
             lane = lane_of(reported.model, reported.role)
             share = jobs[lane].share if lane in jobs else SHARE_WHOLE
-            models.append(msgspec.to_builtins(reported) | {"share": share, "held_back": _spell(held_back.get(lane))})
+            beside = {"share": share, "held_back": _spell(held_back.get(lane)), "engine": engines.get(lane, "")}
+            models.append(msgspec.to_builtins(reported) | beside)
         store.close()
     return {
         "device": identity.device if identity else "",
