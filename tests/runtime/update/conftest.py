@@ -50,7 +50,7 @@ class Device:
         self.repository = Repository()
         _, was_clean = self.store.begin_boot()
         recover_jobs(self.store, self.slots, clean=was_clean)
-        open_active(self.store, self.slots, self.repository, lambda *alarm: self.alarms.append(alarm))
+        self.left_out = open_active(self.store, self.slots, self.repository, lambda *alarm: self.alarms.append(alarm))
         actions = Actions(
             self.state,
             self.repository,
