@@ -8,6 +8,7 @@ searches again. It is a hint throughout: a chunk is hashed before it is used, an
 import logging
 import time
 from bisect import bisect_right
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from pathlib import Path
@@ -24,6 +25,8 @@ log = logging.getLogger(__name__)
 SEARCH_S = 10.0
 """Of a fetch's slice of 30 s: enough for 1 GB on a Raspberry Pi 5. What is found by then is used."""
 FETCHED = -1
+_STRIKES = 3
+"""Wrong chunks after which a file is not the one that was searched: one damaged sector is no reason to fetch the rest."""
 
 
 class Step(msgspec.Struct, frozen=True, array_like=True):
@@ -95,6 +98,7 @@ class Assembly:
         self._sources = [Path(source) for source in plan.sources]
         self._steps = list(plan.steps)
         self._ends = list(accumulate(step.length for step in plan.steps))
+        self._strikes: Counter[int] = Counter()
 
     def following(self, have: int) -> tuple[bytes, int]:
         """The bytes behind the first `have` that this device has; where it has none, b"" and up to where to fetch."""
@@ -103,7 +107,7 @@ class Assembly:
         if step.source != FETCHED:
             if (data := self._read(step)) is not None:
                 return data[have - (self._ends[number] - step.length) :], self._ends[number]
-            self._steps[number] = Step(step.length, step.digest)
+            self._drop(number)
         while number + 1 < len(self._steps) and self._steps[number + 1].source == FETCHED:
             number += 1
         return b"", self._ends[number]
@@ -114,12 +118,23 @@ class Assembly:
                 file.seek(step.offset)
                 data = file.read(step.length)
         except (OSError, IndexError, ValueError) as error:
-            log.warning("a chunk that was here cannot be read and is fetched: %s", error)
+            log.warning("what was here already cannot be read and is fetched: %s", error)
+            self._strikes[step.source] = _STRIKES
             return None
         if chunk_digest(data) != step.digest:
             log.warning("%s is not what it was; its chunk at %d is fetched", self._sources[step.source], step.offset)
+            self._strikes[step.source] += 1
             return None
         return data
+
+    def _drop(self, number: int) -> None:
+        """Have a chunk fetched; with it all of a source that is not to be relied on."""
+        source = self._steps[number].source
+        is_useless = self._strikes[source] >= _STRIKES
+        for place in range(number, len(self._steps)) if is_useless else (number,):
+            step = self._steps[place]
+            if step.source == source:
+                self._steps[place] = Step(step.length, step.digest)
 
 
 def write_plan(plan: Plan) -> bytes:

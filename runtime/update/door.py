@@ -7,6 +7,7 @@ never gathered first: a helper whose time is up, or a connection that is cut, lo
 import http.client
 import logging
 import re
+import socket
 import ssl
 from collections.abc import Iterator
 from urllib.parse import urlsplit
@@ -143,8 +144,13 @@ class Door:
             return self._request(path, headers or {}, timeout_s or self._timeout_s)
 
     def _request(self, path: str, headers: dict[str, str], timeout_s: float) -> http.client.HTTPResponse:
-        self._connection.request("GET", self._prefix + path, headers=headers)
+        is_new = self._connection.sock is None
+        if is_new:
+            self._connection.connect()
+        if is_new and self._pace.buffer_bytes:
+            self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._pace.buffer_bytes)
         self._connection.sock.settimeout(timeout_s)
+        self._connection.request("GET", self._prefix + path, headers=headers)
         return self._connection.getresponse()
 
 

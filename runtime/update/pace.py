@@ -38,6 +38,11 @@ class Pace:
             return LARGEST_PIECE
         return max(SMALLEST_PIECE, min(LARGEST_PIECE, self._bytes_per_s // 8))
 
+    @property
+    def buffer_bytes(self) -> int:
+        """How much the kernel may hold that nobody has read, 0 for what it likes. It is lost when a fetch's slice ends."""
+        return max(8 * SMALLEST_PIECE, self._bytes_per_s // 8) if self._bytes_per_s else 0
+
     def spend(self, count: int) -> None:
         """Sleep until `count` more bytes are within the bound."""
         if not self._bytes_per_s:

@@ -6,11 +6,12 @@ import msgspec
 import pytest
 
 from runtime.contract.canonical import sha256_hex
-from runtime.errors import DiskFullError, FetchError
+from runtime.errors import DiskFullError, FetchError, HelperTimeoutError
 from runtime.identity import IDENTITY_FILE, Identity, identity_dir
 from runtime.update import helper, sources
+from runtime.update.delegate import delegate
 from runtime.update.pace import Pace
-from runtime.update.requests import FetchRequest
+from runtime.update.requests import FetchRequest, Task
 from runtime.update.slots import Slots
 from tests.support.artifacts import PROFILE, write_artifact
 from tests.support.daemon import enrolled
@@ -45,9 +46,11 @@ class Device:
     def fetch(self, artifact, **changes):
         """One helper's work. Returns its figures and what came over the wire."""
         before = self.wire.received_bytes
+        return helper.fetch(self.request(artifact, **changes)).figures, self.wire.received_bytes - before
+
+    def request(self, artifact, **changes):
         fields = {"state_dir": str(self.state_dir), "model": "tiny", "artifact": artifact, "floor": "0.0.0", "profile": PROFILE}
-        request = FetchRequest(**(fields | {"reserve_bytes": 0} | changes))
-        return helper.fetch(request).figures, self.wire.received_bytes - before
+        return FetchRequest(**(fields | {"reserve_bytes": 0} | changes))
 
     def serve(self, artifact, slot="a"):
         self.slots.fill("tiny", slot, artifact.sha256)
@@ -220,4 +223,26 @@ def test_a_hundred_megabytes_through_twenty_cuts(device, release):
     assert device.wire.cuts_left == 0
     assert device.wire.received_bytes <= 1.05 * len(payload)
     assert figures["fallbacks"] == 0
-    print(f"{device.wire.received_bytes / len(payload):.4f} of its bytes in {device.wire.connections} connections")
+
+
+@pytest.mark.slow
+def test_helpers_that_are_ended_by_sigkill_lose_nothing(device, release):
+    """As the updater does it: a process per slice of time, killed at its end, on a line that needs several."""
+    payload = noise("large", 3 * MB)
+    old = release("1.0.0", payload)
+    device.fetch(old)
+    device.serve(old)
+    new = release("1.1.0", payload[: 1 * MB] + noise("middle", 1 * MB) + payload[1 * MB :])
+    begun, slices = device.wire.received_bytes, 0
+    sizes = []
+    for _ in range(20):
+        try:
+            delegate(Task.FETCH, device.request(new, bytes_per_s=500_000), 1.5)
+            break
+        except HelperTimeoutError:
+            slices += 1
+            sizes += [part.stat().st_size for part in device.slots.blobs.glob("*.part")]
+    assert slices >= 2
+    assert sizes == sorted(sizes)
+    assert device.wire.received_bytes - begun < 1.3 * MB + slices * 80_000  # what was on its way, and metadata, each time
+    assert device.fetch(new)[0]["blobs"] == 0

@@ -64,6 +64,11 @@ def test_a_slow_pace_reads_small_pieces(clock, bytes_per_s, piece):
     assert paced(clock, bytes_per_s).piece_bytes == piece
 
 
+@pytest.mark.parametrize(("bytes_per_s", "held"), [(0, 0), (20_000, 8192), (800_000, 100_000)])
+def test_little_is_on_its_way_when_a_slice_ends(clock, bytes_per_s, held):
+    assert paced(clock, bytes_per_s).buffer_bytes == held
+
+
 def test_progress_is_said_every_few_seconds(clock, caplog):
     caplog.set_level("INFO")
     progress = Progress(monotonic_s=clock.monotonic_s)
