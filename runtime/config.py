@@ -17,6 +17,7 @@ from msgspec import Meta
 from runtime.errors import ConfigError
 from runtime.notify import Supervisor, supervisor
 from runtime.serving.limits import LimitSettings, ServingSettings
+from runtime.serving.stream.settings import StreamSettings
 
 ENVIRONMENT_PREFIX = "EDGEWRIGHT_RUNTIME_"
 CONFIG_VARIABLE = "EDGEWRIGHT_RUNTIME_CONFIG"
@@ -79,6 +80,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     device: DeviceSettings = DeviceSettings()
     serving: ServingSettings = ServingSettings()
     limits: LimitSettings = LimitSettings()
+    stream: StreamSettings = StreamSettings()
     telemetry: TelemetrySettings = TelemetrySettings()
     update: UpdateSettings = UpdateSettings()
     profile: ProfileSettings = ProfileSettings()

@@ -21,7 +21,7 @@ from runtime.config import Config, supervised_by
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Role
 from runtime.engines import EngineNotes
-from runtime.errors import ConfigError, DaemonError, StoreDamagedError, StoreError, StuckError
+from runtime.errors import ConfigError, DaemonError, ExtraMissingError, StoreDamagedError, StoreError, StuckError
 from runtime.files import held_alone, make_directory
 from runtime.identity import read_identity
 from runtime.memory import share_one_arena
@@ -30,11 +30,14 @@ from runtime.profile import detect_profile
 from runtime.reload import stored_models
 from runtime.serving.affinity import Affinity
 from runtime.serving.health import Health
+from runtime.serving.inference import Inference
 from runtime.serving.loading import loaders
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
 from runtime.serving.server import serve
 from runtime.serving.shadow import ShadowSettings
+from runtime.serving.stream.settings import check_stream
+from runtime.serving.stream.starter import StreamStarter
 from runtime.update.actions import Actions
 from runtime.update.boot import open_active, recover_jobs
 from runtime.update.delegate import delegate
@@ -161,11 +164,14 @@ class Daemon:
         try:
             stored = stored_models(self.state.slots, self.state.store, self._live)
             self._affinity.bind()
+            if self.config.stream.broker:
+                check_stream(self.config.stream)
             server = await serve(self._repository, self.config.serving, self.config.limits, stored)
-        except ConfigError:
+        except (ConfigError, ExtraMissingError):
             self._wind_down()  # a port in use is no crash of the version that would have served
             raise
         log.info("start %d serves %s", number, ", ".join(self.state.slots.lanes()) or "nothing yet")
+        streaming = self._make_stream(server.inference)
         joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
         joining.start()
         self._notifier.ready(self._describe())
@@ -173,7 +179,9 @@ class Daemon:
         watchdog.start()
         await stopping.wait()
         log.info("stopping")
-        self._notifier.stopping(self.config.serving.drain_s + 2 * STOP_S)
+        self._notifier.stopping(self.config.serving.drain_s + 3 * STOP_S)
+        if streaming is not None:
+            await streaming.stop(STOP_S)
         await server.drain()
         watchdog.stop()
         await asyncio.to_thread(joining.join)
@@ -235,6 +243,11 @@ class Daemon:
                 self._agent.journal.note("slot", code, detail, model=model)
             self._agent.start()
         self._updater.start()
+
+    def _make_stream(self, inference: Inference) -> StreamStarter | None:
+        if not self.config.stream.broker:
+            return None
+        return StreamStarter(self.config.stream, self.config.limits, self._repository, inference)
 
     def _make_updater(self) -> Updater:
         actions = Actions(
