@@ -155,10 +155,12 @@ class ProcessingSection(Section, frozen=True):
 
     pre: from a raw input to the network's tensor; the data source then returns raw inputs, and training, golden file and device
     prepare them with the same code. post: from the network's first output to an answer; left out, a softmax for logits.
+    in_graph: the `scale` and `normalize` steps at the end of pre become the first layer of a torch network.
     """
 
     pre: tuple[dict[str, Any], ...] = ()
     post: tuple[dict[str, Any], ...] | None = None
+    in_graph: bool = False
 
 
 class TargetSection(Section, frozen=True):
@@ -251,6 +253,10 @@ def _require_consistent(recipe: Recipe, source: str) -> None:
         raise RecipeError(f"{source}: two [[metric]] tables have the same name")
     if recipe.train is not None and not recipe.train.loss and recipe.model.output_kind not in ("classification", "regression"):
         raise RecipeError(f"{source}: train.loss is required for output_kind {recipe.model.output_kind!r}")
+    if starts_from_onnx and recipe.processing.in_graph:
+        raise RecipeError(
+            f"{source}: processing.in_graph: an ONNX file is taken as it is; leave it out, or put the steps into the file"
+        )
     try:
         processing_of(recipe)
     except RecipeError as error:
@@ -258,7 +264,19 @@ def _require_consistent(recipe: Recipe, source: str) -> None:
 
 
 def processing_of(recipe: Recipe) -> Processing:
-    """The steps as a manifest names them: fractions as texts, lists joined by commas. Raises RecipeError naming the step."""
+    """The steps as a manifest names them: fractions as texts, lists joined by commas; without those the network does itself.
+
+    Raises RecipeError naming the step.
+    """
+    return _processing(recipe)[0]
+
+
+def in_graph_of(recipe: Recipe) -> tuple[Step, ...]:
+    """The steps the network does itself, on what those of `processing_of` make. Raises RecipeError."""
+    return _processing(recipe)[1]
+
+
+def _processing(recipe: Recipe) -> tuple[Processing, tuple[Step, ...]]:
     section = recipe.processing
     post = section.post
     if post is None:
@@ -269,7 +287,28 @@ def processing_of(recipe: Recipe) -> Processing:
         check_processing(processing)
     except ProcessingError as error:
         raise RecipeError(f"processing: {error}") from error
-    return processing
+    if not section.in_graph:
+        return processing, ()
+    before, inside = _split_off_arithmetic(processing.pre)
+    if not inside:
+        raise RecipeError("processing.in_graph: there is no scale or normalize at the end of processing.pre")
+    return msgspec.structs.replace(processing, pre=before), inside
+
+
+def _split_off_arithmetic(pre: Sequence[Step]) -> tuple[tuple[Step, ...], tuple[Step, ...]]:
+    """The steps before the network, and the arithmetic at their end: the channels may move first before it as well as after."""
+    before = list(pre)
+    inside: list[Step] = []
+    moved: list[Step] = []
+    while before and before[-1].name in ("scale", "normalize", "channels_first"):
+        step = before.pop()
+        if step.name == "channels_first":
+            moved.insert(0, step)
+        elif step.name == "normalize" and moved:
+            inside.insert(0, msgspec.structs.replace(step, options={**step.options, "channels": "first"}))
+        else:
+            inside.insert(0, step)
+    return (*before, *moved), tuple(inside)
 
 
 def _steps(key: str, tables: Iterable[dict[str, Any]]) -> tuple[Step, ...]:

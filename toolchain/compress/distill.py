@@ -66,7 +66,7 @@ def teacher_of(network: Network) -> NetworkSource:
     """Raises RecipeError where there is no such network."""
     settings = network.recipe.compress
     model = msgspec.structs.replace(network.recipe.model, network=settings.teacher, options=settings.teacher_options)
-    return NetworkSource(model, network.folder, TEACHER_KEY)
+    return NetworkSource(model, network.folder, TEACHER_KEY, in_graph=network.source.in_graph)  # it sees the same data
 
 
 def _require_alike(teacher: "nn.Module", own: "nn.Module", examples: "tuple[torch.Tensor, ...]") -> None:

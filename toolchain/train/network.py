@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from runtime.contract.artifact import Step
 from toolchain.data.code import callable_in, closure_of, distributions, find_callable, loaded, meaning_digest
 from toolchain.errors import BuildError, NetworkError
 from toolchain.files import sha256_file
@@ -21,11 +24,12 @@ class NetworkSource:
     """The network of one recipe: "FILE:callable", "package.module:callable" or "torchvision:NAME".
 
     An option that names a file beside the recipe, such as a checkpoint the callable loads, counts by the file's contents.
-    key: of the recipe, for errors.
+    key: of the recipe, for errors. in_graph: steps of processing that become the network's first layer.
     """
 
-    def __init__(self, model: ModelSection, folder: Path, key: str = KEY) -> None:
+    def __init__(self, model: ModelSection, folder: Path, key: str = KEY, *, in_graph: tuple[Step, ...] = ()) -> None:
         self.key = key
+        self.in_graph = in_graph
         self.text = model.network
         self.options = model.options
         name = self.text.removeprefix(TORCHVISION)
@@ -38,7 +42,8 @@ class NetworkSource:
 
     @property
     def config(self) -> dict[str, Any]:
-        return {"network": self.reference.attribute, "network options": self.options}
+        inside = {"in graph": msgspec.to_builtins(self.in_graph)} if self.in_graph else {}
+        return {"network": self.reference.attribute, "network options": self.options, **inside}
 
     def build(self) -> "nn.Module":
         """A fresh network with its initial weights. Raises RecipeError or NetworkError."""
@@ -56,6 +61,10 @@ class NetworkSource:
                 ) from error
         if not isinstance(network, torch.nn.Module):
             raise NetworkError(f"{self.key} {self.text!r} returned {type(network).__name__}, not a torch.nn.Module")
+        if self.in_graph:
+            from toolchain.train.first_layer import with_first_layer
+
+            with_first_layer(network, self.in_graph)
         return network
 
 

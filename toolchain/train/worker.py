@@ -24,6 +24,7 @@ from toolchain.errors import BuildError, RecipeError
 from toolchain.pipeline.progress import Silent
 from toolchain.pipeline.record import EpochResult
 from toolchain.pipeline.stage import Stored
+from toolchain.recipe import in_graph_of
 from toolchain.train.fit import pick_device
 from toolchain.train.launch import Done, Epoch, Failed, Job, Note, Report, Tick
 from toolchain.train.network import NetworkSource
@@ -97,7 +98,7 @@ def work(path: Path) -> None:
 def _training(job: Job) -> Training:
     folder = Path(job.folder)
     return Training(
-        recipe=job.recipe, folder=folder, source=NetworkSource(job.recipe.model, folder),
+        recipe=job.recipe, folder=folder, source=NetworkSource(job.recipe.model, folder, in_graph=in_graph_of(job.recipe)),
         metric=resolve_metrics(job.recipe, folder)[0], data=Stored(job.data, Path(job.data_folder), job.data_digest),
         partial=Path(job.partial) if job.partial else None,
     )  # fmt: skip

@@ -21,7 +21,7 @@ from toolchain.pipeline.products import SteeringData
 from toolchain.pipeline.progress import Progress
 from toolchain.pipeline.record import StageRun, TrialResult, TuningResult
 from toolchain.pipeline.stage import Runner, Stage, Stored, digest_of
-from toolchain.recipe import Recipe, TuneSection
+from toolchain.recipe import Recipe, TuneSection, in_graph_of
 from toolchain.report.wording import seconds as seconds_text
 from toolchain.targets import Host, Profile, load_profile
 from toolchain.train.network import ONNX, NetworkSource
@@ -156,7 +156,7 @@ class _Search:
             from toolchain.convert.start import onnx_file
 
             return stages.from_onnx(onnx_file(self.recipe.model, folder), data)
-        source = NetworkSource(self.recipe.model, folder)
+        source = NetworkSource(self.recipe.model, folder, in_graph=in_graph_of(self.recipe))
         return Training(recipe=self.recipe, folder=folder, source=source, metric=self.metrics[0], data=data).stage()
 
     def _network_code(self, text: str) -> str:
