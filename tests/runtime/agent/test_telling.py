@@ -1,5 +1,7 @@
 """Do events, reports and windows say what is true, in numbers that show every gap?"""
 
+import time
+
 import msgspec
 import numpy as np
 import pytest
@@ -173,3 +175,44 @@ def test_the_thread_takes_windows_and_a_last_one_at_the_stop(windows, repository
     infer(repository)
     windows.stop()
     assert sum(window.requests for window in taken(outbox)) == 1
+
+
+def test_each_role_has_its_own_window_and_a_shadow_says_how_far_it_agrees(windows, repository, outbox, tmp_path):
+    windows.begin(repository.get("tiny"))
+    for role, version in (("split", "1.1.0"), ("shadow", "1.2.0")):
+        windows.now[0] += 1
+        write_artifact(tmp_path / role, version=version, scale=2.0)
+        served = repository.open(tmp_path / role, role, 5000)
+        repository.switch(served)
+        windows.begin(served)
+    for _ in range(20):
+        repository.infer("tiny", {"input": ROWS})
+    (shadow,) = repository.shadows()
+    deadline = time.monotonic() + 20
+    while shadow.totals().compared < 20:  # 4 rows in each of 5: half of the half that the active version answered
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    windows.now[0] += 1
+    windows.close_all()
+    by_role = {window.role: window for window in taken(outbox)}
+    assert {role: window.artifact.version for role, window in by_role.items()} == {
+        "active": "1.0.0", "split": "1.1.0", "shadow": "1.2.0",
+    }  # fmt: skip
+    assert {role: window.duration_ms for role, window in by_role.items()} == {"active": 3000, "split": 2000, "shadow": 1000}
+    assert by_role["active"].requests + by_role["split"].requests == 20
+    assert by_role["active"].agreement is by_role["split"].agreement is None
+    told = by_role["shadow"].agreement
+    assert told.sampled == told.compared + told.dropped + told.failed == 20
+    assert by_role["shadow"].requests >= 1
+
+
+def test_a_shadow_that_leaves_hands_in_what_it_still_held(windows, repository, outbox, tmp_path):
+    write_artifact(tmp_path / "beside", version="1.1.0")
+    repository.switch(repository.open(tmp_path / "beside", "shadow"))
+    for _ in range(3):
+        repository.infer("tiny", {"input": ROWS})
+    windows.close(repository.retire("tiny", "shadow"))
+    (window,) = taken(outbox)
+    told = window.agreement
+    assert (window.role, told.sampled) == ("shadow", told.compared + told.dropped + told.failed)
+    assert told.dropped > 0 or told.compared == 12
