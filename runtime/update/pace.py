@@ -40,8 +40,11 @@ class Pace:
 
     @property
     def buffer_bytes(self) -> int:
-        """How much the kernel may hold that nobody has read, 0 for what it likes. It is lost when a fetch's slice ends."""
-        return max(8 * SMALLEST_PIECE, self._bytes_per_s // 8) if self._bytes_per_s else 0
+        """How much the kernel may hold that nobody has read, 0 for what it likes.
+
+        Half a second's worth: less would slow lines with a long way below the bound, more would be lost when a slice ends.
+        """
+        return max(8 * SMALLEST_PIECE, self._bytes_per_s // 2) if self._bytes_per_s else 0
 
     def spend(self, count: int) -> None:
         """Sleep until `count` more bytes are within the bound."""

@@ -205,7 +205,7 @@ def test_a_bound_on_the_network_holds(device, release, monkeypatch):
         now_s[0] += seconds
 
     monkeypatch.setattr(sources, "Pace", lambda bound: Pace(bound, monotonic_s=lambda: now_s[0], sleep=sleep))
-    figures, _ = device.fetch(release("1.0.0", noise("card", 2 * MB)), bytes_per_s=100_000)
+    figures, _ = device.fetch(release("1.0.0", noise("card", MB // 2)), bytes_per_s=100_000)
     assert now_s[0] == pytest.approx(figures["fetched_bytes"] / 100_000, rel=0.01)
 
 
@@ -235,14 +235,14 @@ def test_helpers_that_are_ended_by_sigkill_lose_nothing(device, release):
     new = release("1.1.0", payload[: 1 * MB] + noise("middle", 1 * MB) + payload[1 * MB :])
     begun, slices = device.wire.received_bytes, 0
     sizes = []
-    for _ in range(20):
+    for _ in range(60):
         try:
-            delegate(Task.FETCH, device.request(new, bytes_per_s=500_000), 1.5)
+            delegate(Task.FETCH, device.request(new, bytes_per_s=300_000), 2.5)
             break
         except HelperTimeoutError:
             slices += 1
             sizes += [part.stat().st_size for part in device.slots.blobs.glob("*.part")]
     assert slices >= 2
     assert sizes == sorted(sizes)
-    assert device.wire.received_bytes - begun < 1.3 * MB + slices * 80_000  # what was on its way, and metadata, each time
+    assert device.wire.received_bytes - begun < 1.3 * MB + slices * 200_000  # what was on its way, and metadata, each time
     assert device.fetch(new)[0]["blobs"] == 0

@@ -64,7 +64,7 @@ def test_a_slow_pace_reads_small_pieces(clock, bytes_per_s, piece):
     assert paced(clock, bytes_per_s).piece_bytes == piece
 
 
-@pytest.mark.parametrize(("bytes_per_s", "held"), [(0, 0), (20_000, 8192), (800_000, 100_000)])
+@pytest.mark.parametrize(("bytes_per_s", "held"), [(0, 0), (5_000, 8192), (800_000, 400_000)])
 def test_little_is_on_its_way_when_a_slice_ends(clock, bytes_per_s, held):
     assert paced(clock, bytes_per_s).buffer_bytes == held
 
