@@ -92,6 +92,8 @@ def plan(
 def _while_running(desired: Desired, deployment: Deployment, job: Job) -> Decision | None:
     if job.artifact != deployment.artifact:
         return Supersede(job.lane, f"desired generation {desired.generation}")
+    if job.outcome in FAILURES:
+        return None  # it is on its way out: whether what is wanted now is another try is asked when it has ended
     restated = msgspec.structs.replace(
         job,
         rollout=deployment.rollout,

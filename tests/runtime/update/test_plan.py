@@ -82,6 +82,14 @@ def test_an_update_under_way_takes_over_the_job_it_now_serves():
     assert (decision.job.state, decision.job.rollout, decision.job.attempt) == (S.TESTING, "r2", 3)
 
 
+@pytest.mark.parametrize("state", [S.ROLLING_BACK, S.REPORTING])
+def test_an_update_that_failed_ends_before_the_same_is_tried_again(state):
+    failed = job(state=state, outcome=Outcome.ROLLED_BACK)
+    assert plan(desired(generation=6, rollout="r2"), {"digits": failed}, HERE, NOW) == []
+    ended = msgspec.structs.replace(failed, state=S.IDLE)
+    assert isinstance(only(plan(desired(generation=6, rollout="r2"), {"digits": ended}, HERE, NOW)), Start)
+
+
 def test_an_update_under_way_for_something_else_is_superseded():
     decision = only(plan(desired(OLD, generation=6), {"digits": job(state=S.PROBATION)}, {"digits": Present("b", NEW)}, NOW))
     assert isinstance(decision, Supersede)
