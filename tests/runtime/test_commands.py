@@ -56,7 +56,7 @@ def install(run, tmp_path, monkeypatch):
     return lambda *more: run("install", str(tmp_path / "tiny.edge"), *more)
 
 
-def test_a_bundle_is_installed_shown_and_run(install, run, release, tmp_path):
+def test_a_bundle_is_installed_shown_and_run(install, run, release, tmp_path, state_dir):
     status, out, _ = install("--root", str(tmp_path / "root.json"), "--json")
     assert status == 0
     assert json.loads(out) == {"model": "tiny", "version": "1.0.0", "target": TARGET, "slot": "a", "serves": False}
@@ -66,6 +66,9 @@ def test_a_bundle_is_installed_shown_and_run(install, run, release, tmp_path):
     assert status == 0
     assert (shown["model"], shown["artifact"]["version"], shown["slot"], shown["state"]) == ("tiny", "1.0.0", "a", "probation")
     assert "tiny: serves 1.0.0 (slot a)" in run("status")[1]
+    assert "engine for tiny: reference 1.0.0" in run("doctor")[1]
+    (state_dir / "engines.json").write_bytes(b'{"tiny": "reference 1.0.0 instead of tensorrt (not installed)"}')
+    assert "runs in reference 1.0.0 instead of tensorrt" in run("status")[1]
 
     np.savez(tmp_path / "rows.npz", input=ROWS)
     status, out, _ = run("infer", "tiny", str(tmp_path / "rows.npz"), "--json")
