@@ -1,5 +1,6 @@
 """Does a monitor count everything exactly once, in bounded memory, and say what it left out?"""
 
+import sys
 import threading
 import time
 
@@ -7,12 +8,14 @@ import msgspec
 import numpy as np
 import pytest
 
-from runtime.contract.artifact import TensorSpec
+from runtime.contract.artifact import ArtifactRef, TensorSpec
 from runtime.contract.canonical import Received
 from runtime.contract.errors import MalformedError
 from runtime.contract.telemetry import CELLS, EdgeSet
+from runtime.errors import InferenceError
 from runtime.monitor.cells import count_cells, latency_cell
 from runtime.monitor.monitor import Monitor, MonitorLimits
+from runtime.serving.model import ServedModel
 
 UNLIMITED = MonitorLimits(rows_per_window=10**9, cpu_permille=1000, burst_ms=10**6)
 
@@ -150,9 +153,28 @@ def test_a_reference_of_other_streams_is_refused(table, table_edges):
         Monitor(table, Received(msgspec.msgpack.encode(swapped), swapped))
 
 
-def test_nothing_is_lost_between_observing_and_taking_threads(table, table_edges):
-    monitor = Monitor(table, table_edges, UNLIMITED)
+class Echo:
+    """The least a model can do."""
+
+    def __init__(self, manifest, outputs):
+        self.inputs, self.outputs, self._answer = manifest.inputs, manifest.outputs, outputs
+
+    def infer(self, inputs):
+        if not len(inputs["x"]) % 2:
+            raise InferenceError("even")
+        return self._answer
+
+    def close(self):
+        pass
+
+
+def test_nothing_is_lost_between_threads_that_infer_and_one_that_takes(table, table_edges):
+    """Through a served model, whose lock is what makes observers take turns; threads change as often as they can."""
+    interval = sys.getswitchinterval()
     inputs, outputs = batch(3)
+    monitor = Monitor(table, table_edges, UNLIMITED)
+    artifact = ArtifactRef(version="1.0.0", target="any", sha256="0" * 64)
+    served = ServedModel(table, artifact, Echo(table, outputs), monitor)
     taken, stop = [], threading.Event()
 
     def take():
@@ -160,19 +182,30 @@ def test_nothing_is_lost_between_observing_and_taking_threads(table, table_edges
             taken.append(monitor.take())
         taken.append(monitor.take())
 
-    def observe_many():
-        for _ in range(700):
-            observe(monitor, inputs, outputs, 2_000)
+    def infer_many():
+        for index in range(700):
+            if index % 10:
+                served.infer(inputs)
+            else:
+                with pytest.raises(InferenceError):
+                    served.infer({"x": inputs["x"][:2]})
 
     taker = threading.Thread(target=take)
-    observers = [threading.Thread(target=observe_many) for _ in range(2)]
-    for thread in (taker, *observers):
-        thread.start()
-    for thread in observers:
-        thread.join()
-    stop.set()
-    taker.join()
-    assert sum(window.requests for window in taken) == 1400
-    assert sum(window.rows for window in taken) == 4200
-    assert sum(sum(window.streams[1].cells) for window in taken) == 4200
-    assert sum(sum(window.latency.values()) for window in taken) == 1400
+    callers = [threading.Thread(target=infer_many) for _ in range(3)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in (taker, *callers):
+            thread.start()
+        for thread in callers:
+            thread.join()
+        stop.set()
+        taker.join()
+    finally:
+        sys.setswitchinterval(interval)
+    assert sum(window.requests for window in taken) == 2100
+    assert sum(window.errors for window in taken) == 210
+    assert all(sum(window.latency.values()) == window.requests - window.errors for window in taken)
+    assert all(sum(window.streams[1].cells) == window.rows for window in taken)
+    assert sum(window.rows for window in taken) == 3 * 1890
+    totals = monitor.totals()
+    assert (totals.requests, totals.errors, totals.rows, totals.examples) == (2100, 210, 5670, 5670)
