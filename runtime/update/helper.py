@@ -101,7 +101,8 @@ def fetch(request: FetchRequest) -> Reply:
         require_budget(state_dir, to_come, request.disk_bytes)
         require_space(folder, to_come, request.reserve_bytes)
         write_durably(folder / received.sha256, received.raw)
-        local = LocalChunks(files_of_model(state_dir / "models", request.model))
+        files = files_of_model(state_dir / "models", request.model)
+        local = LocalChunks(files) if files else None
         brought = [source.blob(sha256, size_bytes, folder, local) for sha256, size_bytes in missing.items()]
     totals = {name: sum(getattr(one, name) for one in brought) for name in Brought._fields}
     figures = {"blobs": len(missing), "bytes": sum(missing.values())} | totals
