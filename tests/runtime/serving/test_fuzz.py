@@ -23,72 +23,98 @@ from tests.runtime.serving.conftest import Endpoint, write_artifact
 from tests.support.devices import write_onnx_artifact
 
 ALLOWED = {200, 400, 403, 404, 405, 408, 413, 431, 503}
-DATATYPES = ["BOOL", "UINT8", "INT64", "UINT64", "FP16", "BF16", "FP32", "FP64", "BYTES", "FP8", ""]
 NUMBERS = st.one_of(
     st.integers(-(2**70), 2**70),
     st.integers(-3, 40),
     st.floats(),
     st.sampled_from([2**31, 2**40, 2**63 - 1, 2**63, 2**64, 1e400]),
 )
-TEXTS = st.one_of(st.text(max_size=12), st.sampled_from(["input", "output", "IN", "OUT", "region", "tiny", "..", "/", "\0"]))
+TEXTS = st.one_of(
+    st.text(max_size=12),
+    st.sampled_from(["input", "OUT", "region", "..", "/", "\0", "BOOL", "UINT8", "INT64", "FP16", "FP64", "BYTES"]),
+)
 VALUES = st.recursive(
     st.one_of(st.none(), st.booleans(), NUMBERS, TEXTS),
     lambda inner: st.one_of(st.lists(inner, max_size=4), st.dictionaries(TEXTS, inner, max_size=3)),
     max_leaves=8,
 )
-SHAPES = st.one_of(
-    st.sampled_from([[1, 4], [2, 4], [1, 2], [4], [], [0, 4], [1, 0]]),
-    st.lists(st.integers(0, 6), max_size=4),
-    st.lists(NUMBERS, max_size=10),
-    VALUES,
+# What fits: a document is drawn from these and then spoilt in a few places, so that each check is reached with all others passed.
+DATA = {
+    "FP32": [1, 2.5, -3, 4],
+    "BYTES": ["a", "", "\u00fc", "x" * 40],
+    "INT64": [1, 2, 3, -4],
+    "BOOL": [True, False, True, True],
+}
+PLACES = st.fixed_dictionaries(
+    {"shared_memory_region": st.just("region"), "shared_memory_byte_size": st.sampled_from([16, 8, 64])},
+    optional={"shared_memory_offset": st.sampled_from([0, 16, 64, 120])},
 )
-DATA = st.one_of(
-    st.lists(st.floats(-5, 5), max_size=8),
-    st.just([1, 2, 3, 4]),
-    st.just([[1, 2, 3, 4]]),
-    st.just(["a", "\u00fc"]),
-    st.lists(VALUES, max_size=8),
-    VALUES,
+OUTPUT_PARAMETERS = st.one_of(
+    st.fixed_dictionaries({}, optional={"binary_data": st.booleans(), "classification": st.integers(0, 5)}), PLACES
 )
-TENSOR_PARAMETERS = st.fixed_dictionaries(
-    {},
-    optional={
-        "binary_data_size": st.one_of(st.integers(0, 64), VALUES),
-        "binary_data": st.one_of(st.booleans(), VALUES),
-        "shared_memory_region": st.one_of(st.just("region"), VALUES),
-        "shared_memory_byte_size": st.one_of(st.sampled_from([8, 16, 32]), VALUES),
-        "shared_memory_offset": st.one_of(st.integers(0, 64), VALUES),
-        "classification": st.one_of(st.integers(0, 5), VALUES),
-        "anything": VALUES,
-    },
-)
-INPUTS = st.fixed_dictionaries(
-    {
-        "name": st.one_of(st.sampled_from(["input", "IN"]), TEXTS),
-        "shape": SHAPES,
-        "datatype": st.one_of(st.sampled_from(DATATYPES), TEXTS),
-    },
-    optional={"data": DATA, "parameters": TENSOR_PARAMETERS},
-)
-OUTPUTS = st.fixed_dictionaries(
-    {"name": st.one_of(st.sampled_from(["output", "OUT"]), TEXTS)}, optional={"parameters": TENSOR_PARAMETERS}
-)
-INFER = st.fixed_dictionaries(
-    {"inputs": st.one_of(st.lists(INPUTS, min_size=1, max_size=3), VALUES)},
-    optional={
-        "id": TEXTS,
-        "outputs": st.one_of(st.lists(OUTPUTS, max_size=3), VALUES),
-        "parameters": st.one_of(
-            st.fixed_dictionaries({}, optional={"binary_data_output": st.booleans(), "split_key": VALUES, "priority": VALUES}),
-            VALUES,
-        ),
-    },
-)
+BINARY = {"FP32": bytes(16), "BF16": bytes(8), "FP16": bytes(8), "BYTES": struct.pack("<I1sI2sII", 1, b"a", 2, b"bc", 0, 0)}
+MODELS = {"tiny": ("input", "output", "FP32"), "text": ("IN", "OUT", "BYTES"), "half": ("IN", "OUT", "BF16")}
+PARAMETERS = st.fixed_dictionaries({}, optional={"binary_data_output": st.booleans(), "split_key": TEXTS, "priority": VALUES})
 REGISTER = st.fixed_dictionaries(
-    {"key": st.one_of(st.just("OBJECT"), TEXTS), "byte_size": st.one_of(st.integers(0, 200), VALUES)},
-    optional={"offset": st.one_of(st.integers(0, 200), VALUES)},
+    {"key": st.just("OBJECT"), "byte_size": st.integers(0, 130)}, optional={"offset": st.integers(0, 130)}
 )
 OTHERS = st.one_of(REGISTER, st.fixed_dictionaries({"ready": VALUES}), st.fixed_dictionaries({"parameters": VALUES}), VALUES)
+
+
+@st.composite
+def inferences(draw, model):
+    """A fitting request to a model, and the binary tensors behind it."""
+    given, result, datatype = MODELS[model]
+    tensor = {"name": given, "shape": draw(st.sampled_from([[1, 4], [1, 4], [2, 2], [4, 1]])), "datatype": datatype}
+    tail = b""
+    form = draw(st.sampled_from(["binary", "binary", "json", "shared"]))
+    if form == "json":
+        tensor["data"] = draw(st.sampled_from([DATA.get(datatype, [1, 2, 3, 4]), [DATA.get(datatype, [1, 2, 3, 4])]]))
+    elif form == "binary":
+        tail = BINARY[datatype]
+        tensor["parameters"] = {"binary_data_size": len(tail)}
+    else:
+        tensor["parameters"] = draw(PLACES)
+    document = {"inputs": [tensor]}
+    if draw(st.booleans()):
+        document["outputs"] = [{"name": result, "parameters": draw(OUTPUT_PARAMETERS)}]
+    if draw(st.booleans()):
+        document["parameters"] = draw(PARAMETERS)
+    if draw(st.booleans()):
+        document["id"] = draw(TEXTS)
+    return document, tail
+
+
+def places(document):
+    """Every (container, key) within a document."""
+    items = document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
+    for key, value in items:
+        yield document, key
+        yield from places(value)
+
+
+def spoil(draw, document):
+    """Change, drop or double something somewhere within a document."""
+    document = json.loads(json.dumps(document))
+    for _ in range(draw(st.sampled_from([0, 0, 1, 1, 2]))):
+        found = list(places(document))
+        if not found:
+            return draw(VALUES)
+        container, key = found[draw(st.integers(0, len(found) - 1))]
+        match draw(st.sampled_from(["change", "change", "number", "drop", "double"])):
+            case "change":
+                container[key] = draw(VALUES)
+            case "number":
+                container[key] = draw(NUMBERS)
+            case "drop":
+                del container[key]
+            case "double" if isinstance(container, list):
+                container.append(container[key])
+            case "double":
+                container[draw(TEXTS)] = container[key]
+    return document
+
+
 PARTS = st.one_of(
     st.sampled_from(
         [
@@ -102,7 +128,6 @@ PARTS = st.one_of(
 PATHS = st.one_of(
     st.sampled_from(
         [
-            "v2/models/tiny/infer", "v2/models/text/infer", "v2/models/half/infer", "v2/models/tiny/versions/1.0.0/infer",
             "v2/systemsharedmemory/region/more/register", "v2/systemsharedmemory/region/more/unregister",
             "v2/systemsharedmemory/status", "v2/repository/index", "v2/repository/models/tiny/load", "v2/models/stats",
         ]
@@ -113,41 +138,48 @@ METHODS = st.sampled_from(["POST", "POST", "POST", "GET", "PUT", "DELETE", "HEAD
 
 
 @st.composite
-def requests(draw, key="OBJECT"):
+def requests(draw):
     """One HTTP request as bytes."""
-    path = draw(PATHS)
-    body = json.dumps(draw(INFER if path.endswith("infer") else OTHERS)).replace("OBJECT", key).encode()
+    model = draw(st.sampled_from([*MODELS, ""]))
+    tail = b""
+    if model:
+        path = draw(st.sampled_from([f"v2/models/{model}/infer"] * 5 + [f"v2/models/{model}/versions/1.0.0/infer"]))
+        document, tail = draw(inferences(model))
+        method = "POST"
+    else:
+        path, document = draw(PATHS), draw(OTHERS)
+        method = draw(METHODS)
+    body = json.dumps(spoil(draw, document)).encode()
     headers = {"Host": "device"}
-    if draw(st.booleans()):
-        headers["Inference-Header-Content-Length"] = str(len(body) if draw(st.booleans()) else draw(st.integers(-1, 200)))
-        body += draw(st.one_of(st.just(bytes(32)), st.just(struct.pack("<I1sI2s", 1, b"a", 2, b"bc")), st.binary(max_size=64)))
-    encoding = draw(st.sampled_from(["", "", "", "gzip", "deflate", "br", "identity"]))
+    if tail:
+        headers["Inference-Header-Content-Length"] = str(draw(st.sampled_from([len(body)] * 9 + [-1, 0, 7, len(body) + 1])))
+        body += draw(st.sampled_from([tail] * 9 + [b"", tail[:-1], tail + b"x", tail[::-1], b"\xff" * len(tail)]))
+    encoding = draw(st.sampled_from([""] * 6 + ["gzip", "deflate", "br", "identity"]))
     if encoding:
         headers["Content-Encoding"] = encoding
         packed = {"gzip": gzip.compress, "deflate": zlib.compress}.get(encoding, bytes)(body)
-        body = packed if draw(st.booleans()) else body
+        body = draw(st.sampled_from([packed] * 4 + [body, packed[:-2]]))
     if draw(st.booleans()):
         headers["Accept-Encoding"] = draw(st.sampled_from(["gzip", "deflate", "gzip;q=0", "br", ";;q", "gzip, deflate"]))
     if draw(st.booleans()):
         headers["Edgewright-Split-Key"] = draw(st.text(st.characters(min_codepoint=32, max_codepoint=126), max_size=9))
-    if draw(st.booleans()):
-        headers["Content-Length"] = str(len(body))
-    elif draw(st.booleans()):
+    framing = draw(st.sampled_from(["length"] * 5 + ["chunked"] * 3 + ["wrong"]))
+    if framing == "chunked":
         headers["Transfer-Encoding"] = "chunked"
         cut = draw(st.integers(0, len(body)))
         chunks = [part for part in (body[:cut], body[cut:]) if part]
         body = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in chunks) + b"0\r\n\r\n"
     else:
-        headers["Content-Length"] = str(draw(st.integers(0, len(body) + 3)))
-    lines = [f"{draw(METHODS)} /{path} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
+        headers["Content-Length"] = str(len(body) if framing == "length" else draw(st.integers(0, len(body) + 3)))
+    lines = [f"{method} /{path} HTTP/1.1", *[f"{name}: {value}" for name, value in headers.items()]]
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
 @st.composite
-def conversations(draw, key="OBJECT"):
+def conversations(draw):
     """Some requests on one connection, perhaps with bytes of theirs changed, dropped or doubled."""
-    raw = bytearray(b"".join(draw(st.lists(requests(key), min_size=1, max_size=3))))
-    for _ in range(draw(st.sampled_from([0, 0, 1, 4]))):
+    raw = bytearray(b"".join(draw(st.lists(requests(), min_size=1, max_size=3))))
+    for _ in range(draw(st.sampled_from([0, 0, 0, 1, 4]))):
         place = draw(st.integers(0, len(raw) - 1))
         end = min(len(raw), place + draw(st.integers(0, 8)))
         raw[place:end] = draw(st.one_of(st.just(b""), st.just(bytes(raw[place:end]) * 2), st.binary(min_size=1, max_size=4)))
@@ -160,7 +192,7 @@ def conversations(draw, key="OBJECT"):
 def surface(tmp_path_factory):
     """An endpoint that serves numbers, strings and half precision, with a region of 128 bytes."""
     folder = tmp_path_factory.mktemp("fuzz")
-    key = f"ew-fuzz-{os.getpid()}"
+    key = f"z{os.getpid() % 100000:05}"  # as long as the word it stands for, for lengths are told before
     path = f"/dev/shm/{key}"
     with open(path, "wb") as file:  # noqa: PTH123 - an object, no file
         file.write(bytes(128))
@@ -245,7 +277,7 @@ def fuzz(surface, raw):
 COMMON = {"deadline": None, "suppress_health_check": list(HealthCheck)}
 
 
-@settings(max_examples=400, **COMMON)
+@settings(max_examples=250, **COMMON)
 @given(conversations())
 def test_the_surface_answers_or_closes_whatever_it_is_sent(surface, raw):
     fuzz(surface, raw)
@@ -276,11 +308,11 @@ def test_the_fuzzer_reaches_what_it_is_for(surface):
     """A fuzzer that is refused at the door finds nothing: a fair part of its requests must be served and of each kind refused."""
     seen = []
 
-    @settings(max_examples=300, database=None, derandomize=True, **COMMON)
+    @settings(max_examples=150, database=None, derandomize=True, **COMMON)
     @given(requests())
     def run(raw):
         seen.extend(converse(surface[0], raw.replace(b"OBJECT", surface[1].encode())))
 
     run()
     assert {200, 400, 403, 404, 405} <= set(seen)
-    assert seen.count(200) > len(seen) / 50
+    assert seen.count(200) > len(seen) / 12
