@@ -18,6 +18,7 @@ from benchmarks.crash_points.paths import Bench, UpdatePath
 from benchmarks.crash_points.points import Point, find_points, run_walk, strike
 from benchmarks.crash_points.walk import MODEL, Walk, direct
 from runtime.contract.deployment import Outcome
+from runtime.update.lanes import lane_of
 
 IMAGE_MB = 48
 _LEFT = (".tmp", ".part")
@@ -98,13 +99,14 @@ class Striker:
     def _judge_walk(self, path: UpdatePath, fault: Fault, walk: Walk, acknowledged: Path) -> Iterator[str]:
         if walk.at_start not in path.may_serve:
             yield f"after the start, {walk.at_start} answers"
-        seen, outcome = walk.settle(), self._outcome(walk)
+        walk.receive()
+        seen, outcome = walk.settle(), self._outcome(path, walk)
         if fault in (Fault.EIO, Fault.ENOSPC) and outcome in _FAILED and outcome != path.ending.outcome:
             # The disk's fault ended the update, and said so; asked once more, it must go through.
             if seen.at_end != path.before:
                 yield f"the update failed and {seen.at_end} answers"
             self._bench.ask_again(path, walk.daemon)
-            seen, outcome = walk.settle(), self._outcome(walk)
+            seen, outcome = walk.settle(), self._outcome(path, walk)
         if (seen.at_end, outcome) != path.ending:
             yield f"in the end {seen.at_end} answers and {outcome} is reported"
         if seen.rounds_failed:
@@ -117,8 +119,8 @@ class Striker:
             yield f"{len(lost)} messages of the outbox are lost"
 
     @staticmethod
-    def _outcome(walk: Walk) -> Outcome:
-        job = walk.daemon.state.store.jobs().get(MODEL)
+    def _outcome(path: UpdatePath, walk: Walk) -> Outcome:
+        job = walk.daemon.state.store.jobs().get(lane_of(MODEL, path.role))
         return job.outcome if job else Outcome.NONE
 
     @contextmanager

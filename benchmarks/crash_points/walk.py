@@ -13,6 +13,7 @@ import os
 import sys
 import time
 from collections import deque
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest import mock
@@ -44,12 +45,14 @@ _MOST_ROUNDS = 200
 
 class Part(msgspec.Struct, frozen=True):
     """What is played. fails: the version whose requests fail in probation; held: envelope and payload of a newer desired
-    state, in hex, which arrives when the update enters the state `arrives_in`.
+    state, in hex, which arrives when the update enters the state `arrives_in`; switches_in_two: a device that cannot
+    survive every kill, so that the judge is seen to notice.
     """
 
     fails: str = ""
     arrives_in: str = ""
     held: tuple[str, str] = ("", "")
+    switches_in_two: bool = False
 
 
 class Seen(NamedTuple):
@@ -94,6 +97,11 @@ class Walk:
     def note_step(self, job: Job) -> None:
         self.journal.note("update", job.error_code, str(job.state), model=job.model, artifact=job.artifact)
         if self._part.arrives_in == job.state:
+            self.receive()
+
+    def receive(self) -> None:
+        """The newer wish of the part, which the broker kept for a device that starts again."""
+        if self._part.arrives_in:
             hold(self.daemon, *map(bytes.fromhex, self._part.held))
 
     def report(self) -> None:
@@ -153,6 +161,12 @@ def direct(task: Task, request: Request, _timeout_s: float) -> Reply:
     return helper.TASKS[task][1](request)
 
 
+def point_in_two(link: Path, target: str) -> None:
+    """How a symlink must not be moved."""
+    link.unlink(missing_ok=True)
+    link.symlink_to(target)
+
+
 def hold(daemon: Daemon, envelope: bytes, payload: bytes) -> None:
     """The fleet wants this now, as the inbox stores it."""
     daemon.state.store.hold(Held(envelope, payload))
@@ -164,7 +178,9 @@ def read_part(state_dir: Path) -> Part:
 
 
 def main() -> int:
-    with mock.patch("runtime.daemon.delegate", direct):
+    is_clumsy = read_part(Path(sys.argv[1])).switches_in_two
+    clumsy = mock.patch("runtime.update.slots.point_symlink", point_in_two) if is_clumsy else nullcontext()
+    with mock.patch("runtime.daemon.delegate", direct), clumsy:
         walk = Walk(Path(sys.argv[1]), Path(sys.argv[2]))
         seen = walk.settle()
         walk.close()

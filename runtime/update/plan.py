@@ -160,7 +160,8 @@ def _unwanted(
             continue
         if job.is_running:
             decisions.append(Supersede(lane, f"desired generation {desired.generation}"))
-        elif lane in present:
+        elif lane in present or job.outcome is Outcome.SUCCEEDED:
+            # A job that succeeded and has no slot any more: the power went in the middle of its removal.
             decisions.append(Retire(lane))
     # With state.db its job may be lost; but a shadow or split is never side-loaded, so it was the fleet's.
     lost = [lane for lane in present if lane not in wanted and lane not in jobs and parts_of(lane)[1] != "active"]

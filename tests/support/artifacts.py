@@ -52,6 +52,7 @@ def write_artifact(
     scale: float = 1.0,
     golden_scale: float | None = None,
     padding: int = 0,
+    card: bytes = b"# tiny\n",
     **changes,
 ) -> ArtifactRef:
     """Write an artifact and name it. golden_scale: other than `scale`, the self-test must refuse it.
@@ -65,7 +66,7 @@ def write_artifact(
     arrays = {"in.input": rows, "out.output": expected, "tolerance": np.array([1e-4, 1e-5])}
     np.savez(directory / "golden.npz", **arrays)
     (directory / "reference.bin").write_bytes(make_reference())
-    (directory / "card.md").write_bytes(b"# tiny\n" + bytes(padding))
+    (directory / "card.md").write_bytes(card + bytes(padding))
     files = [
         FileEntry(name=p.name, sha256=sha256_hex(p.read_bytes()), size_bytes=p.stat().st_size)
         for p in sorted(directory.iterdir())

@@ -178,6 +178,7 @@ def test_a_model_that_is_no_longer_named_is_retired_unless_it_was_side_loaded():
     nothing = Desired(device="d", generation=6, issued_at=0, expires=2000)
     done = job(OLD, outcome=Outcome.SUCCEEDED)
     assert only(plan(nothing, {"digits": done}, HERE, NOW)) == Retire("digits")
+    assert only(plan(nothing, {"digits": done}, {}, NOW)) == Retire("digits")  # cut short between its slots and its job
     assert plan(nothing, {"digits": job(OLD, outcome=Outcome.SUCCEEDED, generation=0)}, HERE, NOW) == []
     assert plan(nothing, {}, HERE, NOW) == []
     assert isinstance(only(plan(nothing, {"digits": job(state=S.TESTING)}, HERE, NOW)), Supersede)
