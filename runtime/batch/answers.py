@@ -14,6 +14,8 @@ from runtime.processing.pipeline import Preparation, decoded
 from runtime.serving.model import ServedModel
 
 _WRITABLE = "biufU"
+_ENGINE_ROWS = 32
+"""Rows of one call: what a network keeps between its layers grows with them. DS-CNN on one core: see docs/runtime/batch.md."""
 
 Taken = np.ndarray | list[np.ndarray | None]
 """Rows of one input as the network takes them: one array, or one per row and None for a bad one."""
@@ -91,7 +93,7 @@ class Answerer:
 
     def _run(self, good: list[int], tensors: dict[str, Taken], bad: dict[int, str]) -> dict[str, np.ndarray]:
         """The outputs of all rows together; where the engine fails on them, row by row."""
-        step = self._batch if self._batch != -1 else len(good) if self._alike else 1
+        step = self._batch if self._batch != -1 else _ENGINE_ROWS if self._alike else 1
         parts: list[dict[str, np.ndarray]] = []
         for start in range(0, len(good), step):
             places = good[start : start + step]

@@ -73,23 +73,29 @@ class FolderSource:
 
 
 class ArraySource:
-    """An .npy whose first axis counts rows, mapped into memory."""
+    """An .npy whose first axis counts rows, read part by part: a mapped file would fill memory as it goes."""
 
     def __init__(self, path: Path) -> None:
-        try:
-            self._array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
-            raise BatchError(f"{path}: {error}") from error
-        if self._array.ndim == 0:
-            raise BatchError(f"{path}: one value; the first axis must count rows")
-        self.total = len(self._array)
+        self._path = path
+        with self._opened() as file:
+            shape, _ = _header(path, "array", file)
+        self.total: int = shape[0]
         self.identity = identity_of([path])
         self.is_raw = False
 
     def read(self, first: int, size: int) -> Iterator[Rows]:
-        for start in range(first, self.total, size):
-            part = np.array(self._array[start : start + size])
-            yield Rows(start, len(part), {ONLY: part})
+        with self._opened() as file:
+            shape, kind = _header(self._path, "array", file)
+            file.seek(first * _row_bytes(shape, kind), 1)
+            for start in range(first, self.total, size):
+                count = min(size, self.total - start)
+                yield Rows(start, count, {ONLY: _values(self._path, file, (count, *shape[1:]), kind)})
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            return self._path.open("rb")
+        except OSError as error:
+            raise BatchError(f"{self._path}: {error.strerror}") from error
 
 
 class ZipSource:

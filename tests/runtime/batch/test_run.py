@@ -160,7 +160,7 @@ def test_what_cannot_be_done_is_said_before_any_work(batch, sources, source, out
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
-    [("in.npz", b"PK", "not a zip file"), ("in.npy", b"\x93NUMPY", "EOF"), ("in.parquet", b"PAR1", "in.parquet")],
+    [("in.npz", b"PK", "not a zip file"), ("in.npy", b"\x93NUMPY", "in.npy: array: "), ("in.parquet", b"PAR1", "in.parquet")],
 )
 def test_damaged_files_are_named(batch, tmp_path, name, content, message):
     (tmp_path / name).write_bytes(content)
