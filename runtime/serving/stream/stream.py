@@ -69,6 +69,16 @@ class Stream:
         self._stopping = asyncio.Event()
         self.answered = self.dead = 0
 
+    @property
+    def is_up(self) -> bool:
+        """Whether messages reach the stream now."""
+        return self._line is not None and self._line.is_up
+
+    @property
+    def taken(self) -> int:
+        """Messages under way and not yet answered."""
+        return len(self._running)
+
     async def run(self) -> None:
         """Until `stop`. Reconnects for ever. Raises ConfigError for a file the connection needs and cannot read."""
         tries = 0
