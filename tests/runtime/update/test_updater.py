@@ -9,7 +9,7 @@ from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Settings
 from runtime.errors import FetchError
 from runtime.update.requests import Task
-from runtime.update.store import Held
+from runtime.update.store import STATE_FILE, Held, SideLoad, Store
 from tests.runtime.update.conftest import direct
 from tests.support.artifacts import write_artifact
 from tests.support.store import make_desired
@@ -47,6 +47,13 @@ def converge(device, rounds=30):
     for _ in range(rounds):
         device.updater.once()
     return device.store.jobs().get("tiny")
+
+
+def wait_for(is_so):
+    deadline = time.monotonic() + 30
+    while not is_so():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def states(device):
@@ -142,15 +149,52 @@ def test_an_expired_wish_is_held_back_with_its_reason(device, wish, versions):
     assert device.updater.held_back == {}
 
 
+def test_a_side_load_goes_before_what_the_fleet_waits_for_until_the_fleet_speaks_again(device, wish, versions):
+    wish(1, versions[0])
+    converge(device)
+    online = device.delegate
+
+    def offline(task, request, timeout_s):
+        if task is Task.FETCH and not request.source:
+            raise FetchError("no route")
+        return direct(task, request, timeout_s)
+
+    device.delegate = offline
+    wish(2, versions[1])
+    assert converge(device, 2).state is S.FETCHING
+    device.store.ask_for(SideLoad("tiny", versions[2], str(device.bundle)))
+    job = converge(device)
+    assert (job.artifact, job.outcome, job.over) == (versions[2], Outcome.SUCCEEDED, 2)
+    assert device.store.side_loads() == ()
+    converge(device)
+    assert device.repository.artifact("tiny") == versions[2]
+    device.delegate = online
+    wish(3, versions[1], rollout="again")
+    assert converge(device).outcome is Outcome.SUCCEEDED
+    assert device.repository.artifact("tiny") == versions[1]
+
+
+def test_a_side_load_of_what_serves_already_is_done_at_once(device, wish, versions):
+    wish(1, versions[0])
+    converge(device)
+    steps = len(device.steps)
+    device.store.ask_for(SideLoad("tiny", versions[0], str(device.bundle)))
+    job = converge(device)
+    assert (job.artifact, job.outcome, job.slot) == (versions[0], Outcome.SUCCEEDED, "a")
+    assert device.store.side_loads() == ()
+    assert len(device.steps) == steps
+
+
 def test_the_thread_works_alone_and_stops_when_asked(device, wish, versions):
     device.updater.start()
     try:
         wish(1, versions[0])
         device.updater.wake()
-        deadline = time.monotonic() + 20
-        while device.repository.artifact("tiny") != versions[0]:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_for(lambda: device.repository.artifact("tiny") == versions[0])
+        other = Store(device.state_dir / STATE_FILE)  # as `runtime install` would ask
+        other.ask_for(SideLoad("tiny", versions[1], str(device.bundle)))
+        other.close()
+        wait_for(lambda: device.repository.artifact("tiny") == versions[1])
     finally:
         device.updater.stop(10)
     assert not device.updater._thread.is_alive()
