@@ -67,7 +67,7 @@ class BadModel:
 
 def _leak():
     while True:
-        _hoard.append(np.ones(1 << 20))
+        _hoard.append(np.empty(1 << 20))  # the cap counts what is asked for, so nothing need be touched
 
 
 def _leak_in_the_engines_words():

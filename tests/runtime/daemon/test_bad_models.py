@@ -13,6 +13,7 @@ from runtime.contract.artifact import EngineRange, Fallback, Requirements
 from runtime.contract.deployment import DeploymentState, Outcome, Settings
 from runtime.contract.topics import Channel
 from runtime.engines import read_engines
+from runtime.exits import EXIT_STUCK
 from tests.support import bad_engine
 from tests.support.artifacts import ARCH, FEATURES, TARGET, scores, write_artifact
 from tests.support.fleet import event, settled
@@ -86,7 +87,7 @@ def in_probation(daemon, artifact):
 
 def test_versions_that_crash_hang_and_leak_are_rolled_back_while_the_old_one_answers(fleet, start_daemon, push):
     device = "unbreakable"
-    daemon = start_daemon(device, **{"serving.inference_timeout_s": 1, "serving.engine_memory_bytes": 400 * MIB})
+    daemon = start_daemon(device, **{"serving.inference_timeout_s": 2, "serving.engine_memory_bytes": 400 * MIB})
     old, rollout = push(device, "1.0.0")
     fleet.wait(settled(device, old, rollout=rollout))
     pid = daemon.pid
@@ -173,4 +174,26 @@ def test_isolated_always_it_is_started_again_and_the_next_engine_serves(fleet, s
         daemon.infer(POISON)
     (found,) = daemon.wait_until(lambda: [daemon.infer(ROWS)], "its process is there again")
     np.testing.assert_allclose(found, scores(ROWS, 1.0), rtol=1e-4, atol=1e-5)
+    assert daemon.stop() == 0
+
+
+@pytest.mark.slow
+def test_a_hang_in_the_daemon_itself_ends_it_and_the_fleet_is_told(fleet, start_daemon, push):
+    """Without isolation the watchdog is what is left: three such ends, and the version is gone."""
+    settings = {"serving.isolation": "never", "serving.watchdog_s": 1, "serving.inference_timeout_s": 1}
+    daemon = start_daemon("hanger", **settings)
+    old, rollout = push("hanger", "1.0.0")
+    fleet.wait(settled("hanger", old, rollout=rollout))
+    new, rollout = push("hanger", "1.1.0", "hang")
+    for _ in range(3):
+        daemon.wait_until(in_probation(daemon, new), "probation")
+        daemon.wait_until(lambda: [daemon.infer(ROWS)], "serving")
+        with pytest.raises((http.client.HTTPException, ConnectionError)):
+            daemon.infer(POISON)
+        assert daemon.wait_for_end() == EXIT_STUCK
+        daemon.start()
+        told = fleet.wait(event("hanger", "daemon.stuck"))
+        assert "the event loop has not turned" in told.detail  # so quick a model runs in the loop itself
+    _, deployment = fleet.wait(settled("hanger", new, Outcome.ROLLED_BACK, rollout))
+    assert (deployment.artifact, deployment.error_code) == (old, "update.interrupted")
     assert daemon.stop() == 0
