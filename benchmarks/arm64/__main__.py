@@ -85,13 +85,7 @@ def compare(
         there = [infer(port, manifest.model, batch) for batch in inputs]
     finally:
         device.stop()
-    worst = max(
-        float(np.max(np.abs(theirs[name].astype(np.float64) - ours[name])))
-        for theirs, ours in zip(there, here, strict=True)
-        for name in ours
-    )
-    # NaN compares false with everything: it must not count as equal.
-    worst = worst if np.isfinite(worst) else float("inf")
+    worst = largest_difference(there, here)
     rows = sum(len(next(iter(batch.values()))) for batch in inputs)
     yield Figure(
         name=f"arm64 {device.cpu}, largest difference to x86",
@@ -101,6 +95,18 @@ def compare(
         how=f"{manifest.model} {manifest.version}, {rows} golden rows, {worst:.2g}",
     )
     yield Figure(name=f"arm64 {device.cpu}, emulated start", value=start_s, unit="s")
+
+
+def largest_difference(there: list[dict[str, np.ndarray]], here: list[dict[str, np.ndarray]]) -> float:
+    """Over all outputs of all batches; infinite where one is missing, of another shape, or no number."""
+    worst = 0.0
+    for theirs, ours in zip(there, here, strict=True):
+        for name, want in ours.items():
+            have = theirs.get(name)
+            if have is None or have.shape != want.shape or not (np.isfinite(have).all() and np.isfinite(want).all()):
+                return float("inf")
+            worst = max(worst, float(np.max(np.abs(have.astype(np.float64) - want))))
+    return worst
 
 
 def answers_here(artifact: Path, manifest: Manifest) -> tuple[list[dict[str, np.ndarray]], list[dict[str, np.ndarray]]]:
