@@ -6,7 +6,7 @@ everything whose name begins with a dot, are passed over. Images are read with P
 trace (torchvision's own decoder reads in native code).
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -32,6 +32,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     Without it all images must have one size. grey: one channel instead of three. mean, std: subtracted from and divided into
     pixels in 0..1, one number or one a channel. validation, test: the shares drawn where PATH has no such folder; seed: of that
     draw. limit: at most so many images of a folder, drawn by seed, 0 for all. hint: said when there is no data, such as where to get it.
+    raw: images as they are, uint8[height, width, 3] of any size, for a recipe whose [processing] prepares them.
     """
 
     size: int | tuple[int, int] | None = None  # sides are checked apart: msgspec 0.22 crashes on a tuple of constrained integers
@@ -43,6 +44,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     seed: Annotated[int, Meta(ge=0)] = 0
     limit: Annotated[int, Meta(ge=0)] = 0
     hint: str = ""
+    raw: bool = False
 
 
 Files = dict[str, list[Path]]
@@ -61,6 +63,10 @@ def splits(path: str, **options: Any) -> dict[str, Any]:
         raise RecipeError(f"{_OPTIONS_KEY}: {error}; an image folder takes {known}") from error
     if settings.size is not None and np.min(settings.size) < 1:
         raise RecipeError(f"{_OPTIONS_KEY}.size: pixels are counted from 1")
+    if settings.raw and (settings.size, settings.grey, settings.mean, settings.std) != (None, False, 0.0, 1.0):
+        raise RecipeError(
+            f"{_OPTIONS_KEY}.raw: size, grey, mean and std are for processing.pre then: resize, grayscale, normalize"
+        )
     mean, std = _normalisation(settings)
     parts = _parts(Path(path), settings)
     classes = sorted(parts["train"])
@@ -68,6 +74,12 @@ def splits(path: str, **options: Any) -> dict[str, Any]:
         for other in sorted(files.keys() - set(classes)):
             raise DataError(f"{path}: {name} has a class {other!r} that train has not")
     reader = _Reader(Path(path), settings, mean, std)
+    if settings.raw:
+        return {
+            **{name: _raw_examples(files, classes, reader) for name, files in parts.items()},
+            "classes": classes,
+            "layout": "NCHW",
+        }
     bounds = np.concatenate([(0 - mean) / std, (1 - mean) / std])
     return {
         **{name: _examples(files, classes, reader) for name, files in parts.items()},
@@ -163,13 +175,7 @@ class _Reader:
     def read(self, file: Path) -> np.ndarray:
         """One image as float32[channels, height, width]. Raises DataError naming a file that is no readable image."""
         name = file.relative_to(self._root.parent)
-        try:
-            with Image.open(file) as image:
-                pixels = self._pixels(image, name)
-        except DataError:
-            raise
-        except Exception as error:  # Pillow's decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
-            raise DataError(f"data.source: {name} is not a readable image: {str(error).replace(str(file), name.name)}") from error
+        pixels = self._opened(file, self._pixels)
         if self._first is None:
             self._first = (file.name, pixels.shape)
         first, shape = self._first
@@ -181,15 +187,40 @@ class _Reader:
         normalised: np.ndarray = (pixels - self._mean) / self._std
         return normalised
 
-    def _pixels(self, image: Image.Image, name: Path) -> np.ndarray:
+    def _opened(self, file: Path, read: Callable[[Image.Image, Path], np.ndarray]) -> np.ndarray:
+        name = file.relative_to(self._root.parent)
+        try:
+            with Image.open(file) as image:
+                return read(image, name)
+        except DataError:
+            raise
+        except Exception as error:  # Pillow's decoders fail in many ways: OSError, SyntaxError, struct.error, EOFError, ...
+            raise DataError(f"data.source: {name} is not a readable image: {str(error).replace(str(file), name.name)}") from error
+
+    def read_raw(self, file: Path) -> np.ndarray:
+        """One image as uint8[height, width, 3]. Raises as `read`."""
+        return self._opened(file, lambda image, name: np.asarray(self._upright(image, name)))
+
+    def _upright(self, image: Image.Image, name: Path) -> Image.Image:
         if image.mode[0] in "IF":
             raise DataError(f"data.source: {name} has more than 8 bits a channel (mode {image.mode}); convert it to 8 bits")
-        upright = ImageOps.exif_transpose(image).convert(self._mode)
+        return ImageOps.exif_transpose(image).convert(self._mode)
+
+    def _pixels(self, image: Image.Image, name: Path) -> np.ndarray:
+        upright = self._upright(image, name)
         if self._size is not None:
             height, width = self._size
             upright = ImageOps.fit(upright, (width, height), Image.Resampling.BILINEAR)
         array = np.asarray(upright, np.float32) / 255
         return array[np.newaxis] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+def _raw_examples(
+    files: Mapping[str, list[Path]], classes: list[str], reader: _Reader
+) -> tuple[Iterator[np.ndarray], np.ndarray]:
+    """One image after the other, read as it is asked for."""
+    named = [(file, classes.index(label)) for label, images in files.items() for file in images]
+    return (reader.read_raw(file) for file, _ in named), np.array([label for _, label in named], np.int64)
 
 
 def _examples(files: Mapping[str, list[Path]], classes: list[str], reader: _Reader) -> tuple[np.ndarray, np.ndarray]:

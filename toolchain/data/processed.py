@@ -3,7 +3,7 @@
 The same code prepares a raw input on the device, so that training and serving cannot differ.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,8 @@ from runtime.processing.pipeline import Preparation
 from toolchain.errors import DataError
 
 _SPLITS = ("train", "validation", "test")
+_BOUNDED = frozenset({"resize", "center_crop", "grayscale", "to_float", "scale", "normalize", "channels_first"})
+"""Steps whose results on pictures lie between those on a black and a white one: means of pixels, and straight lines of them."""
 
 
 def processed(result: Any, steps: Sequence[Step]) -> Any:
@@ -21,12 +23,35 @@ def processed(result: Any, steps: Sequence[Step]) -> Any:
 
     inputs: an array, or any iterable of examples such as a generator that reads one file after the other: it is run through
     once, and only what the steps leave of an example stays in memory. What the source says of layout and range is of the
-    result. Raises DataError naming split and row.
+    result; of pictures of bytes the range is worked out where the source says none. Raises DataError naming split and row.
     """
-    if not steps or not isinstance(result, Mapping):
+    if not isinstance(result, Mapping):
         return result
-    preparation = Preparation(steps)
-    return {name: _split(name, value, preparation) if name in _SPLITS else value for name, value in result.items()}
+    if not steps:
+        for name in _SPLITS:
+            if isinstance(value := result.get(name), tuple | list) and value and isinstance(value[0], Iterator):
+                raise DataError(
+                    f"split {name!r} comes example by example, as they are: say how to prepare them in [processing] pre"
+                )
+        return result
+    preparation = _Watched(steps)
+    done = {name: _split(name, value, preparation) if name in _SPLITS else value for name, value in result.items()}
+    picture = preparation.first
+    if "range" in done or picture is None or picture.dtype != np.uint8 or any(step.name not in _BOUNDED for step in steps):
+        return done
+    ends = np.concatenate([preparation.one(np.full_like(picture, value)).ravel() for value in (0, 255)])
+    return {**done, "range": (float(ends.min()), float(ends.max()))}
+
+
+class _Watched(Preparation):
+    """Remembers the first example."""
+
+    first: np.ndarray | None = None
+
+    def one(self, example: np.ndarray) -> np.ndarray:
+        if self.first is None:
+            self.first = example
+        return super().one(example)
 
 
 def _split(name: str, value: Any, preparation: Preparation) -> Any:
