@@ -4,6 +4,8 @@ By `[serving] isolation`: "probation" puts a version apart until its update is c
 "never" none. The way there costs tens of microseconds and one more process's memory (docs/runtime/isolation.md).
 """
 
+import logging
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -11,6 +13,8 @@ from typing import NamedTuple
 from runtime.backends.fallback import Opened, open_engine
 from runtime.contract.artifact import Manifest
 from runtime.serving.limits import ServingSettings
+
+log = logging.getLogger(__name__)
 
 Load = Callable[[Manifest, Path], Opened]
 
@@ -24,6 +28,9 @@ class Loaders(NamedTuple):
 
 def loaders(settings: ServingSettings) -> Loaders:
     if settings.isolation == "never":
+        return Loaders(open_engine, None)
+    if sys.platform != "linux":  # a developer's machine: what is shared, capped and killed there is Linux's own
+        log.warning("serving.isolation = %r needs Linux; every model runs in this process", settings.isolation)
         return Loaders(open_engine, None)
     on_trial = _apart(settings, restarts=False)
     return Loaders(_apart(settings, restarts=True) if settings.isolation == "always" else open_engine, on_trial)
