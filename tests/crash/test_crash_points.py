@@ -12,7 +12,7 @@ from benchmarks.crash_points.walk import Part
 from runtime.contract.deployment import Outcome
 
 LEAST_POINTS = 200
-EVERYDAY = 3
+EVERYDAY = 2
 """Strikes per fault in the everyday suite: other points every day, for the choice goes by the date."""
 
 pytestmark = pytest.mark.skipif(shutil.which("strace") is None, reason="strace is not installed: apt-get install strace")
