@@ -108,6 +108,11 @@ class Target:
         self.loop = asyncio.new_event_loop()
         self.slowest_s = 0.0
 
+    def close(self) -> None:
+        self._app.close()
+        self._repository.close()
+        self.loop.close()
+
     def feed(self, data: bytes) -> None:
         """One client's bytes, in two pieces, and its hanging up. Raises AssertionError for an answer that must not be."""
         began = time.perf_counter()
@@ -183,7 +188,9 @@ def spoil(runs: int) -> dict[str, float]:
                 Path("crash-spoilt").write_bytes(data)
                 raise
         gc.collect()
-        return {"grown_mb": (resident_bytes() - early) / 1e6, "slowest_s": target.slowest_s}
+        grown = resident_bytes() - early
+        target.close()
+        return {"grown_mb": grown / 1e6, "slowest_s": target.slowest_s}
 
 
 def guide(runs: int) -> None:
