@@ -39,10 +39,11 @@ class Step(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Plan(msgspec.Struct, frozen=True):
-    """How a blob is put together. No steps: all of it is fetched."""
+    """How a blob is put together. No steps: all of it is fetched. is_second: it came out wrong once before."""
 
     sources: tuple[str, ...] = ()
     steps: tuple[Step, ...] = ()
+    is_second: bool = False
 
     @property
     def size_bytes(self) -> int:

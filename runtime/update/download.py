@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import msgspec
+
 from runtime.contract.chunks import LEAST_BLOB_BYTES, read_index
 from runtime.contract.errors import ContractError, DigestError
 from runtime.errors import DiskFullError, FetchError
@@ -79,16 +81,7 @@ class _Transfer:
         before = self._door.received_bytes
         try:
             is_resumed = self._has_part()
-            plan = self._planned(local)
-            try:
-                self._complete(plan)
-            except DigestError:
-                # Wrong in one piece is the store's fault for good. Put together of several it may be that of a part whose
-                # tail a power cut took, of an index that lied, or of a blob that was mended between two answers.
-                if not (plan.steps or is_resumed or self._answers > 1):
-                    raise
-                self._begin_again(plan)
-                self._complete(WHOLE)
+            self._until_right(self._planned(local), is_resumed)
         except (DigestError, DiskFullError):
             self._part.unlink(missing_ok=True)
             self._plan.unlink(missing_ok=True)
@@ -117,13 +110,28 @@ class _Transfer:
         write_durably(self._plan, write_plan(plan))
         return plan
 
-    def _begin_again(self, plan: Plan) -> None:
-        """Forget what came, and that anything could be taken from this device."""
+    def _until_right(self, plan: Plan, is_resumed: bool) -> None:
+        """Complete the part; where it comes out wrong, begin again with less trust in what it was made of."""
+        try:
+            self._complete(plan)
+            return
+        except DigestError:
+            # Wrong in one piece is the store's fault for good. Put together of several it may be that of a part whose
+            # tail a power cut took, of an index that lied, or of a blob that was mended between two answers.
+            if not (plan.steps or is_resumed or self._answers > 1):
+                raise
+        self._part.unlink(missing_ok=True)
+        if plan.steps and is_resumed and not plan.is_second:
+            log.warning("blob %s…: what was there of it is damaged; it is put together anew", self._sha256[:12])
+            second = msgspec.structs.replace(plan, is_second=True)
+            write_durably(self._plan, write_plan(second))
+            self._until_right(second, False)
+            return
         if plan.steps:
             self._fallbacks += 1
             write_durably(self._plan, write_plan(WHOLE))
         log.warning("blob %s…: what was put together has another digest; it is fetched whole", self._sha256[:12])
-        self._part.unlink(missing_ok=True)
+        self._complete(WHOLE)
 
     def _complete(self, plan: Plan) -> None:
         """Append until the part is whole, then check it. A cut that still brought something is followed by another request at once."""

@@ -4,6 +4,7 @@ import hashlib
 import io
 import os
 import subprocess
+import threading
 
 import pytest
 
@@ -201,6 +202,19 @@ def test_a_part_is_resumed_by_its_plan_without_asking_or_searching_again(client,
     assert door.requests.count(f"/blobs/{NEW_SHA256}/chunks") == 1
 
 
+def test_a_part_that_a_power_cut_damaged_is_put_together_anew_by_its_plan(client, folder, door, local):
+    door.store.blobs[NEW_SHA256] = NEW[:500_000]
+    with pytest.raises(FetchError):
+        client.blob(NEW_SHA256, len(NEW), folder, local)
+    (folder / f"{NEW_SHA256}.part").write_bytes(NEW[:300_000] + bytes(200_000))
+    door.store.blobs[NEW_SHA256] = NEW
+    door.blob_bytes_sent = 0
+    brought = client.blob(NEW_SHA256, len(NEW), folder, local)
+    assert content(folder) == {NEW_SHA256: NEW}
+    assert door.blob_bytes_sent <= 2 * NEW_PART
+    assert brought.fallbacks == 0
+
+
 @pytest.mark.parametrize("plan", [b"", b"\xff", write_plan(Plan(("/dev/zero",), (Step(len(NEW), bytes(16), 0, 0),)))])
 def test_a_damaged_plan_costs_bytes_and_nothing_else(client, folder, local, plan):
     (folder / f"{NEW_SHA256}.plan").write_bytes(plan)
@@ -236,18 +250,20 @@ def test_an_index_that_lies_costs_one_fetch_more_and_is_told(client, folder, doo
     assert "fetched whole" in caplog.text
 
 
-def test_a_delta_that_failed_is_not_tried_again_after_a_cut(client, folder, door, local):
-    lie = index_of(OLD + bytes(len(NEW) - len(OLD)))
-    door.indexes[NEW_SHA256] = lie
+def test_a_delta_that_failed_twice_is_not_tried_again_whatever_is_cut(client, folder, door, local):
+    """The index lies, and every attempt is cut somewhere: what was tried must outlive the process that tried it."""
+    wrong = OLD + bytes(len(NEW) - len(OLD))
+    door.indexes[NEW_SHA256] = index_of(wrong)
     door.store.blobs[NEW_SHA256] = NEW[: len(OLD)]
     with pytest.raises(FetchError):
         client.blob(NEW_SHA256, len(NEW), folder, local)
-    (folder / f"{NEW_SHA256}.part").write_bytes(OLD + bytes(len(NEW) - len(OLD)))  # what the delta comes to
     door.store.blobs[NEW_SHA256] = b""
-    with pytest.raises(FetchError):  # the delta is found out, and the whole fetch gets nothing
-        client.blob(NEW_SHA256, len(NEW), folder, local)
+    for _ in range(2):  # found out, begun again, and cut each time
+        (folder / f"{NEW_SHA256}.part").write_bytes(wrong)
+        with pytest.raises(FetchError):
+            client.blob(NEW_SHA256, len(NEW), folder, local)
     door.store.blobs[NEW_SHA256] = NEW
-    assert client.blob(NEW_SHA256, len(NEW), folder, local).copied_bytes == 0
+    assert client.blob(NEW_SHA256, len(NEW), folder, local) == Brought(fetched_bytes=len(NEW))
     assert content(folder) == {NEW_SHA256: NEW}
 
 
@@ -267,6 +283,41 @@ def test_without_a_sound_index_the_blob_comes_whole(client, folder, door, local,
     assert content(folder) == {NEW_SHA256: NEW}
     assert (door.blob_bytes_sent, brought.copied_bytes, brought.fallbacks) == (len(NEW), 0, 0)
     assert brought.fetched_bytes < len(NEW) + 300_000  # an endless index is left soon
+
+
+def test_an_index_that_is_cut_is_asked_for_again(client, folder, door, local, monkeypatch):
+    real, cuts = door.handler.do_GET, []
+
+    def cut_twice(handler):
+        if handler.path.endswith("/chunks") and len(cuts) < 2:
+            cuts.append(handler.wfile.write(b"HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\nhalf"))
+            handler.close_connection = True
+        else:
+            real(handler)
+
+    monkeypatch.setattr(door.handler, "do_GET", cut_twice)
+    assert client.blob(NEW_SHA256, len(NEW), folder, local).copied_bytes > len(OLD) / 2
+    assert len(cuts) == 2
+
+
+def test_a_store_that_hangs_over_an_index_is_asked_for_the_blob(context, folder, door, local, monkeypatch):
+    real, done = door.handler.do_GET, threading.Event()
+
+    def hang(handler):
+        if handler.path.endswith("/chunks"):
+            done.wait(10)
+            handler.close_connection = True
+        else:
+            real(handler)
+
+    monkeypatch.setattr(door.handler, "do_GET", hang)
+    client = download.Store(Door(door.url, context, timeout_s=0.5))
+    try:
+        assert client.blob(NEW_SHA256, len(NEW), folder, local).copied_bytes == 0
+        assert content(folder) == {NEW_SHA256: NEW}
+    finally:
+        done.set()
+        client.close()
 
 
 def test_wrong_bytes_of_the_store_are_refused_also_by_way_of_a_delta(client, folder, door, local):
