@@ -127,8 +127,8 @@ def test_clean_board_installs_serves_recovers_and_forgets(board: Board, package:
     assert "Watchdog timeout" in board.journal()
 
     examples = board.root / "usr/share/doc/edgewright-runtime/examples"
-    drop_in(board, "onnxruntime-only.conf", (examples / "onnxruntime-only.conf").read_text())
-    drop_in(board, "offline.conf", (examples / "offline.conf").read_text())
+    for name in ("onnxruntime-only.conf", "offline.conf", "accelerator.conf"):
+        drop_in(board, name, (examples / name).read_text())
     until(board, lambda: answers(board))
 
     # What an operator changed outlives a reinstallation, and a program of the group may use the socket.
