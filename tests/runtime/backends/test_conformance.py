@@ -11,26 +11,39 @@ import numpy as np
 import pytest
 
 from runtime.backends.base import backend_names, get_backend
+from runtime.backends.isolated import IsolatedModel, Isolation
 from runtime.errors import EngineOptionError, EngineUnknownError, InferenceError, ModelLoadError
 from tests.support import fake_tensorrt
 
 NAMES = ("onnxruntime", "openvino", "reference", "tensorrt")
 HERE = NAMES[:3]
 FAKE = "tensorrt-on-fakes"
+APART = "-apart"
 
 
-@pytest.fixture(params=[*HERE, FAKE, pytest.param("tensorrt", marks=pytest.mark.gpu)])
+@pytest.fixture(params=[*HERE, f"onnxruntime{APART}", FAKE, pytest.param("tensorrt", marks=pytest.mark.gpu)])
 def name(request, monkeypatch):
     if request.param == FAKE:
         fake_tensorrt.install(monkeypatch)
     elif request.param == "tensorrt" and not (found := get_backend("tensorrt").probe()).ok:
         pytest.skip(found.reason)
-    return request.param.removesuffix("-on-fakes")
+    return request.param.removesuffix("-on-fakes").removesuffix(APART)
 
 
 @pytest.fixture
-def backend(name):
-    return get_backend(name)
+def backend(name, request):
+    return Apart(name) if APART in request.node.name else get_backend(name)
+
+
+class Apart:
+    """A backend whose models run in processes of their own: as LoadedModels they are like any other."""
+
+    def __init__(self, name):
+        self.name = name
+        self.probe = get_backend(name).probe
+
+    def load(self, model, options):
+        return IsolatedModel(self.name, model, options, Isolation())
 
 
 @pytest.fixture
