@@ -137,7 +137,7 @@ class App:
 
     def _describe_model(self, model: str, release: str, action: str) -> Response:
         if action == "config":
-            return _json(model_config(self._repository, model, release))
+            return _json(model_config(self._repository, model, release, self.inference.joining))
         if action == "stats":
             return _json(model_statistics(self._repository, model, release))
         if action == "ready":

@@ -9,6 +9,8 @@ from typing import Any
 
 from runtime.contract.artifact import TensorSpec
 from runtime.errors import ModelNotFoundError
+from runtime.serving.batching import has_free_batch
+from runtime.serving.inference import Joining
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
 
@@ -23,6 +25,7 @@ EXTENSIONS = (
     "statistics",
     "system_shared_memory",
 )
+UNJOINED = Joining()
 _CONFIG_TYPES = {"BYTES": "TYPE_STRING"}
 
 
@@ -55,21 +58,21 @@ def model_metadata(repository: Repository, model: str, release: str = "") -> dic
     }
 
 
-def model_config(repository: Repository, model: str, release: str = "", batch_rows: int = 0, batch_us: int = 0) -> dict[str, Any]:
+def model_config(repository: Repository, model: str, release: str = "", joining: Joining = UNJOINED) -> dict[str, Any]:
     """A model as Triton's ModelConfig would have it. Raises ModelNotFoundError.
 
-    batch_rows: examples that dynamic batching joins at most, 0 where it is off; batch_us: how long it waits for more.
-    Without it every dimension is told, the free one of the batch as -1: nothing here bounds a batch but the body's limit.
+    joining: how requests are joined. Where they are not, every dimension is told, the free one of the batch as -1: nothing
+    here bounds a batch but the body's limit.
     """
     served = find(repository, model, release)
     manifest = served.manifest
-    is_batched = batch_rows > 1 and all(spec.shape[:1] == (-1,) for spec in (*manifest.inputs, *manifest.outputs))
+    is_batched = joining.rows > 1 and has_free_batch(manifest)
     config: dict[str, Any] = {
         "name": manifest.model,
         "platform": platform(served),
         "backend": served.engine.name,
         "version_policy": {"latest": {"num_versions": 1}},
-        "max_batch_size": batch_rows if is_batched else 0,
+        "max_batch_size": joining.rows if is_batched else 0,
         "input": [_port(spec, is_batched=is_batched) for spec in manifest.inputs],
         "output": [_port(spec, is_batched=is_batched) for spec in manifest.outputs],
         "instance_group": [{"name": manifest.model, "kind": "KIND_AUTO", "count": 1}],
@@ -79,7 +82,7 @@ def model_config(repository: Repository, model: str, release: str = "", batch_ro
     if served.engine.passed_over:
         config["parameters"]["engine_instead_of"] = {"string_value": served.engine.passed_over}
     if is_batched:
-        config["dynamic_batching"] = {"preferred_batch_size": [], "max_queue_delay_microseconds": batch_us}
+        config["dynamic_batching"] = {"preferred_batch_size": [], "max_queue_delay_microseconds": round(joining.delay_s * 1e6)}
     return config
 
 

@@ -78,7 +78,7 @@ class Inference:
         self._repository = repository
         self._inline_ns = inline_ns
         self._workers = Workers(waiting, inference_s)
-        self._joining = joining
+        self.joining = joining
         self._later = later
         self._gatherings: dict[ServedModel, dict[Form, Gathering[_Waiting]]] = {}
         self._counting = threading.Lock()  # models run in threads of their own
@@ -92,9 +92,9 @@ class Inference:
         A future is cancelled when the daemon stops first.
         """
         served = self._repository.pick(call.model, call.version, call.key)
-        if self._joining.rows > 1 and has_free_batch(served.manifest):
+        if self.joining.rows > 1 and has_free_batch(served.manifest):
             served.check(call.inputs)
-            if 0 < (rows := rows_of(call.inputs)) < self._joining.rows:
+            if 0 < (rows := rows_of(call.inputs)) < self.joining.rows:
                 return self._gather(served, call, make, rows)
         if served.expected_ns(call.inputs) <= self._inline_ns and not self._workers.is_busy(served):
             return self._run(served, call, make)
@@ -143,7 +143,7 @@ class Inference:
                 gatherings.clear()
             later = self._later or loop.call_later
             flush = partial(self._flush, served)
-            gatherings[form] = Gathering(self._joining.rows, self._joining.delay_s, later, flush)
+            gatherings[form] = Gathering(self.joining.rows, self.joining.delay_s, later, flush)
         future: asyncio.Future[Made] = loop.create_future()
         gatherings[form].add(_Waiting(call, make, future, rows), rows)
         return future

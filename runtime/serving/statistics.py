@@ -2,7 +2,8 @@
 
 Source: Triton's extension_statistics.md. Counts begin when a version is opened. Time is measured in the engine alone, so it
 is told as `compute_infer` and as the whole of `success`; what is not measured (`queue`, `compute_input`, `compute_output`,
-the time of failures, the moment of the last inference) is 0. There is no response cache.
+the time of failures, the moment of the last inference) is 0. Requests that were joined in one inference count one execution
+each, and each its whole time. There is no response cache.
 """
 
 from typing import Any
@@ -32,7 +33,7 @@ def _statistics(served: ServedModel) -> dict[str, Any]:
         "name": served.manifest.model,
         "version": served.manifest.version,
         "last_inference": 0,
-        "inference_count": served.health().rows,
+        "inference_count": totals.examples,
         "execution_count": answered,
         "inference_stats": {
             "success": spent,

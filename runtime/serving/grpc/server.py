@@ -63,7 +63,7 @@ async def serve_grpc(
 
     Raises ConfigError when the address cannot be bound.
     """
-    telling = Telling(repository, control, regions)
+    telling = Telling(repository, control, regions, inference.joining)
     service = Service(repository, inference, limits, regions=regions, hub=hub, told=telling.table())
     server = grpc.aio.server(options=_options(limits), maximum_concurrent_rpcs=limits.connections)
     server.add_generic_rpc_handlers((service,))

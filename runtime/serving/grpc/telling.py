@@ -9,6 +9,7 @@ from runtime.errors import ModelNotFoundError, RequestError
 from runtime.serving.control import ModelControl
 from runtime.serving.describe import find, model_config, model_metadata, repository_index, server_metadata
 from runtime.serving.grpc.schema import MESSAGES, POOL
+from runtime.serving.inference import Joining
 from runtime.serving.regions import Regions
 from runtime.serving.repository import Repository
 from runtime.serving.statistics import model_statistics
@@ -19,10 +20,11 @@ Told = Callable[[Any], Any]
 class Telling:
     """Answers everything but inference. is_draining makes readiness false."""
 
-    def __init__(self, repository: Repository, control: ModelControl, regions: Regions) -> None:
+    def __init__(self, repository: Repository, control: ModelControl, regions: Regions, joining: Joining) -> None:
         self._repository = repository
         self._control = control
         self._regions = regions
+        self._joining = joining
         self.is_draining = False
 
     def table(self) -> dict[str, Told]:
@@ -55,7 +57,7 @@ class Telling:
         return MESSAGES.ModelMetadataResponse(**model_metadata(self._repository, request.name, request.version))
 
     def _model_config(self, request: Any) -> Any:
-        config = model_config(self._repository, request.name, request.version)
+        config = model_config(self._repository, request.name, request.version, self._joining)
         del config["version_policy"]  # the message has room for whole numbers only
         return _message("ModelConfigResponse", {"config": config})
 

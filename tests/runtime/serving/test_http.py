@@ -20,6 +20,7 @@ from runtime.errors import ConfigError, InferenceError
 from runtime.monitor.monitor import Monitor
 from runtime.serving.limits import ServingSettings
 from runtime.serving.model import ServedModel
+from tests.runtime.serving.conftest import write_artifact
 
 ROWS = np.array([[1, 2, 3, 4], [0, -1, 0.5, 8]], np.float32)
 
@@ -717,3 +718,100 @@ def test_an_answer_to_head_has_no_body(client):
     client.send(message("HEAD", "/v2") + message("GET", "/v2/health/live"))
     assert client.read()[::2] == (405, b"")
     assert client.read()[::2] == (200, b'{"live":true}')
+
+
+# variants and batching, as a client sees them
+
+
+def test_the_variant_that_answered_is_named_and_a_key_keeps_to_it(client, repository, tmp_path):
+    repository.switch(repository.open(write_artifact(tmp_path / "b", version="1.1.0", scale=2.0), "split", 5_000))
+    answers = {}
+    for index in range(40):
+        key = f"user-{index}"
+        status, headers, body = client.ask("POST", "/v2/models/tiny/infer", json_body(), edgewright_split_key=key)
+        answer = json.loads(body)
+        assert status == 200
+        assert headers.get("edgewright-variant") == answer.get("parameters", {}).get("variant")
+        answers[key] = (answer["model_version"], headers.get("edgewright-variant"))
+        scale = {"1.0.0": 1, "1.1.0": 2}[answer["model_version"]]
+        np.testing.assert_allclose(answer["outputs"][0]["data"], scale * expected_scores(ROWS).ravel(), rtol=1e-4)
+    assert set(answers.values()) == {("1.0.0", None), ("1.1.0", "split")}
+    for key, (version, _) in answers.items():
+        body = json_body(parameters={"split_key": key})
+        assert json.loads(client.ask("POST", "/v2/models/tiny/infer", body)[2])["model_version"] == version
+    assert json.loads(client.ask("GET", "/v2/models/tiny")[2])["versions"] == ["1.0.0", "1.1.0"]
+    assert json.loads(client.ask("GET", "/v2/models/tiny/versions/1.1.0")[2])["versions"] == ["1.1.0"]
+    stats = json.loads(client.ask("GET", "/v2/models/tiny/stats")[2])["model_stats"]
+    assert {one["version"] for one in stats} == {"1.0.0", "1.1.0"}
+    index = json.loads(client.ask("POST", "/v2/repository/index")[2])
+    assert [(one["version"], one["state"], one["reason"]) for one in index] == [
+        ("1.0.0", "READY", ""),
+        ("1.1.0", "READY", "serves as split"),
+    ]
+
+
+def test_a_parameter_names_the_key_before_a_header_does(client, repository, tmp_path):
+    repository.switch(repository.open(write_artifact(tmp_path / "b", version="1.1.0"), "split", 5_000))
+    by_key = {}
+    for key in ("user-0", "user-1", "user-2", "user-3", "user-4", "user-5"):
+        body = json_body(parameters={"split_key": key})
+        by_key[key] = json.loads(client.ask("POST", "/v2/models/tiny/infer", body)[2])["model_version"]
+        other = "user-1" if by_key[key] != by_key.get("user-1") else "user-0"
+        answer = client.ask("POST", "/v2/models/tiny/infer", body, edgewright_split_key=other)[2]
+        assert json.loads(answer)["model_version"] == by_key[key]
+    assert len(set(by_key.values())) == 2
+
+
+def test_joining_is_told_in_the_configuration(start):
+    endpoint = start(settings=ServingSettings(port=0, batch_rows=8, batch_delay_us=700))
+    with Client(endpoint) as client:
+        config = json.loads(client.ask("GET", "/v2/models/tiny/config")[2])
+    assert (config["max_batch_size"], config["input"][0]["dims"]) == (8, [4])
+    assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 700
+
+
+def test_where_memory_is_shared_is_by_address_unless_it_is_said(start):
+    for host, chosen, offered in (
+        ("127.0.0.1", "local", True),
+        ("localhost", "local", True),
+        ("127.9.9.9", "local", True),
+        ("::1", "local", True),
+        ("0.0.0.0", "local", False),
+        ("10.0.0.1", "local", False),
+        ("", "local", False),
+        ("10.0.0.1", "always", True),
+        ("127.0.0.1", "never", False),
+    ):
+        assert ServingSettings(host=host, shared_memory=chosen).offers_shared_memory == offered
+    with Client(start(settings=ServingSettings(port=0, shared_memory="never"))) as client:
+        status, _, body = client.ask("GET", "/v2/systemsharedmemory/status")
+        assert (status, json.loads(body)["code"]) == (400, "request.shared_memory")
+
+
+def test_inputs_from_shared_memory_that_wait_count_as_buffered(start, gated, tmp_path):
+    endpoint = start(buffered_bytes=700)
+    (tmp_path / "object").write_bytes(ROWS.tobytes() * 8)
+    regions = endpoint.server._app.regions
+    regions._directory = str(tmp_path)
+    regions.register("r", "object", 0, 256)
+    body = json.dumps(
+        {
+            "inputs": [
+                {
+                    "name": "input",
+                    "shape": [16, 4],
+                    "datatype": "FP32",
+                    "parameters": {"shared_memory_region": "r", "shared_memory_byte_size": 256},
+                }
+            ]
+        }
+    ).encode()
+    with Client(endpoint) as first, Client(endpoint) as second:
+        first.send(message("POST", "/v2/models/tiny/infer", body))
+        assert gated.entered.acquire(timeout=5)
+        status, _, answer = second.ask("POST", "/v2/models/tiny/infer", body)
+        assert (status, json.loads(answer)["code"]) == (503, "serving.overloaded")
+        gated.gate.set()
+        assert first.read()[0] == 200
+        assert second.ask("POST", "/v2/models/tiny/infer", body)[0] == 200
+    _wait(lambda: endpoint.server._hub.buffered_bytes == 0)
