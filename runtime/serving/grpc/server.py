@@ -11,7 +11,7 @@ from runtime.serving.grpc.service import Service
 from runtime.serving.grpc.telling import Telling
 from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings, ServingSettings
-from runtime.serving.protocol import Hub
+from runtime.serving.protocol import SWEEP_S, Hub
 from runtime.serving.regions import Regions
 from runtime.serving.repository import Repository
 
@@ -26,6 +26,7 @@ class GrpcServer:
     def __init__(self, server: grpc.aio.Server, service: Service, telling: Telling, address: tuple[str, int]) -> None:
         self._server = server
         self._telling = telling
+        self._sweeping = asyncio.get_running_loop().create_task(self._sweep())
         self.service = service
         self.address = address
 
@@ -40,6 +41,7 @@ class GrpcServer:
             await asyncio.sleep(_DRAIN_LOOK_S)
         is_complete = not self.service.calls
         await stopping
+        self._sweeping.cancel()
         return is_complete
 
     async def close(self) -> None:
@@ -47,6 +49,12 @@ class GrpcServer:
         self._telling.is_draining = True
         self.service.drain()
         await self._server.stop(None)
+        self._sweeping.cancel()
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(SWEEP_S)
+            self.service.sweep()
 
 
 async def serve_grpc(

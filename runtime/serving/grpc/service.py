@@ -45,6 +45,9 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         self._inference = inference
         self._regions = regions
         self._limits = limits
+        self._loop = asyncio.get_running_loop()
+        self._receiving: dict[asyncio.Task[Any], float] = {}
+        """Calls whose request has not arrived whole, and when it must have."""
         self._readers: set[asyncio.Task[None]] = set()
         self._hub = hub
         self.is_draining = False
@@ -63,6 +66,13 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.is_draining = True
         for reader in self._readers:
             reader.cancel()
+
+    def sweep(self) -> None:
+        """End calls whose request is overdue. For each second or so: a timer of each call's own would cost more."""
+        now = self._loop.time()
+        for task in [task for task, until in self._receiving.items() if until < now]:
+            del self._receiving[task]
+            task.cancel()
 
     def _make_handlers(self, told: dict[str, Told]) -> Iterable[tuple[str, Any]]:
         for method in SERVICE.methods:
@@ -93,11 +103,18 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         return answered
 
     async def _receive(self, context: Any) -> bytes:
+        task = asyncio.current_task()
+        assert task is not None
+        self._receiving[task] = self._loop.time() + self._limits.request_s
         try:
-            async with asyncio.timeout(self._limits.request_s):
-                body = await context.read()
-        except TimeoutError as error:
-            raise RequestTimeoutError(f"the request did not arrive within {self._limits.request_s} s") from error
+            body = await context.read()
+        except asyncio.CancelledError:
+            if task in self._receiving:
+                raise  # the client went away
+            task.uncancel()
+            raise RequestTimeoutError(f"the request did not arrive within {self._limits.request_s} s") from None
+        finally:
+            self._receiving.pop(task, None)
         if body is grpc.aio.EOF:
             raise RequestError("the call ended without a request")
         return body  # type: ignore[no-any-return]

@@ -4,7 +4,7 @@ Raw ones share the request's memory where it is aligned for them, and are read-o
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ _CONTENTS_OF: dict[str, str] = {
 
 
 def read_inputs(
-    tensors: Any, raws: list[memoryview], regions: Regions, limits: LimitSettings
+    tensors: Any, raws: Sequence[bytes | memoryview], regions: Regions, limits: LimitSettings
 ) -> tuple[dict[str, np.ndarray], int]:
     """The inputs of a request by name, and how many bytes were copied from shared memory. tensors: its InferInputTensor messages; raws: its raw contents.
 
@@ -59,9 +59,9 @@ class _Reader:
 
     __slots__ = ("_elements", "_has_raw", "_limits", "_raws", "_regions", "region_bytes")
 
-    def __init__(self, raws: list[memoryview], regions: Regions, limits: LimitSettings) -> None:
+    def __init__(self, raws: Sequence[bytes | memoryview], regions: Regions, limits: LimitSettings) -> None:
         self._has_raw = bool(raws)
-        self._raws: Iterator[memoryview] = iter(raws)
+        self._raws: Iterator[bytes | memoryview] = iter(raws)
         self._regions = regions
         self._limits = limits
         self._elements = 0
@@ -108,7 +108,7 @@ class _Reader:
             raise RequestTooLargeError(f"input {name!r}: the request has more than {self._limits.bytes_elements} BYTES elements")
 
 
-def _read_raw(name: str, datatype: np.dtype, count: int, raw: memoryview) -> np.ndarray:
+def _read_raw(name: str, datatype: np.dtype, count: int, raw: bytes | memoryview) -> np.ndarray:
     if datatype is BYTES:
         return read_strings(raw, count, name)
     _require_size(name, count * datatype.itemsize, len(raw))
