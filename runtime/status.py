@@ -20,27 +20,33 @@ def read_status(state_dir: Path) -> dict[str, Any]:
     """Identity, desired generation and every lane, without the daemon and without changing anything.
 
     A model has an entry per role, with `share`, `held_back` (why what is wanted does not start, or "") and `engine` (what ran it
-    when the daemon last said so, or "") beside what is reported.
+    when the daemon last said so, or "") beside what is reported. `coming_bytes` is how much is here of what is being fetched.
     """
     identity = read_identity(state_dir)
-    generation = 0
+    generation = coming_bytes = 0
     models: list[dict[str, Any]] = []
     if (state_dir / STATE_FILE).is_file():
         store, slots = Store(state_dir / STATE_FILE, read_only=True), Slots(state_dir)
         held = store.held()
-        generation = held.desired.value.generation if held else 0
+        shares: dict[str, int] = {}
+        if held is not None:
+            generation = held.desired.value.generation
+            shares = {lane_of(wanted.model, wanted.role): wanted.share for wanted in held.desired.value.deployments}
         held_back, jobs, engines = _held_back(store, slots), store.jobs(), read_engines(state_dir)
+        shares |= {lane: job.share for lane, job in jobs.items()}
         for reported in describe(jobs, slots, held_back):
             lane = lane_of(reported.model, reported.role)
-            share = jobs[lane].share if lane in jobs else SHARE_WHOLE
+            share = shares.get(lane, SHARE_WHOLE)
             beside = {"share": share, "held_back": _spell(held_back.get(lane)), "engine": engines.get(lane, "")}
             models.append(msgspec.to_builtins(reported) | beside)
         store.close()
+        coming_bytes = slots.coming_bytes()
     return {
         "device": identity.device if identity else "",
         "fleet": identity.fleet if identity else "",
         "state_dir": str(state_dir),
         "generation": generation,
+        "coming_bytes": coming_bytes,
         "models": models,
     }
 

@@ -63,7 +63,7 @@ class ReleaseTrust:
     root: the pinned root's bytes; root_sha256: its digest from the enrolment token. Raises DigestError when they differ.
     now_s: Unix seconds by which expiry is judged; None for the system's clock.
     last_contact_s: for a bundle alone: when the fleet was last heard, 0 for never. Timestamp and snapshot, which live a day and
-    are re-signed by the service, are judged by that; root and targets still by now. See docs/decisions/0015.
+    are re-signed by the service, are judged by that; root and targets still by now. See docs/decisions/0017.
     """
 
     def __init__(

@@ -10,9 +10,12 @@ import pytest
 
 from runtime import install as module
 from runtime.cli import main
+from runtime.contract.canonical import DESIRED_LIMIT, write_message
+from runtime.contract.deployment import Deployment, Desired, Outcome
 from runtime.errors import ConfigError, UnsuitableError
 from runtime.files import held_alone
-from runtime.update.store import STATE_FILE, Store
+from runtime.update.machine import Job
+from runtime.update.store import STATE_FILE, Held, Store
 from tests.runtime.update.conftest import direct
 from tests.support.artifacts import FEATURES, PROFILE, TARGET, scores, write_artifact
 from tests.support.store import ReleaseStore
@@ -69,6 +72,8 @@ def test_a_bundle_is_installed_shown_and_run(install, run, release, tmp_path, st
     assert "engine for tiny: reference 1.0.0" in run("doctor")[1]
     (state_dir / "engines.json").write_bytes(b'{"tiny": "reference 1.0.0 instead of tensorrt (not installed)"}')
     assert "runs in reference 1.0.0 instead of tensorrt" in run("status")[1]
+    (state_dir / "blobs" / "sha256" / f"{'0' * 64}.part").write_bytes(bytes(1_500_000))
+    assert "fetching: 1.5 MB" in run("status")[1]
 
     np.savez(tmp_path / "rows.npz", input=ROWS)
     status, out, _ = run("infer", "tiny", str(tmp_path / "rows.npz"), "--json")
@@ -77,6 +82,29 @@ def test_a_bundle_is_installed_shown_and_run(install, run, release, tmp_path, st
     assert run("infer", "tiny", str(tmp_path / "rows.npz"), "--out", str(tmp_path / "out.npz"))[0] == 0
     with np.load(tmp_path / "out.npz") as outputs:
         np.testing.assert_allclose(outputs["output"], scores(ROWS, 1.0), rtol=1e-4, atol=1e-5)
+
+
+def test_status_tells_lanes_shares_and_what_is_held_back(install, run, release, tmp_path, state_dir):
+    other = write_artifact(tmp_path / "other", version="2.0.0")
+    assert install("--root", str(tmp_path / "root.json"))[0] == 0
+    store = Store(state_dir / STATE_FILE)
+    deployments = (
+        Deployment(model="tiny", role="shadow", share=500, artifact=other, not_before=4_000_000_000),
+        Deployment(model="absent", role="split", share=2500, artifact=other),
+    )
+    desired = Desired(device="dev", generation=7, issued_at=0, expires=4_000_000_000, deployments=deployments)
+    store.hold(Held(b"", write_message(desired, DESIRED_LIMIT)))
+    store.save_job(Job(model="tiny", role="shadow", share=500, artifact=other, slot="a", outcome=Outcome.NONE))
+    store.close()
+    assert run("status")[1].splitlines() == [
+        "device (not enrolled), fleet -, generation 7",
+        "tiny: serves 1.0.0 (slot a); probation, last update none",
+        "absent as split on 25.00% of the traffic: serves nothing; idle, last update none update.no_active",
+        "  held back: absent has no active version here, beside which a split could run",
+        "tiny as shadow on 5.00% of the traffic: serves nothing; idle, last update none",
+        "  held back: until 4000000000 (Unix seconds), as the fleet asked",
+    ]
+    assert [shown["share"] for shown in json.loads(run("status", "--json")[1])["models"]] == [10_000, 2500, 500]
 
 
 def test_without_a_pinned_root_nothing_is_believed(install, release):
