@@ -154,12 +154,14 @@ class Shadow:
             self._arrived.clear()
             pause_s = _GATHER_S
             while self.queued and not self._ended.wait(pause_s):
-                before = self._cpu_s()
+                # The CPU time of an engine in a process of its own is not this thread's: its wall time stands for it.
+                clock = time.monotonic if self.served.is_apart else self._cpu_s
+                before = clock()
                 try:
                     self.run_some()
                 except Exception:  # the worker's edge: a bug here must end no daemon, and no shadow
                     log.exception("the shadow of %s meets an unexpected error", self.served.manifest.model)
-                spent_s = (self._cpu_s() - before) * self._threads
+                spent_s = (clock() - before) * self._threads
                 pause_s = min(_LONGEST_PAUSE_S, max(_GATHER_S, spent_s * (1000 / self._settings.cpu_permille - 1)))
 
     def run_some(self) -> None:
