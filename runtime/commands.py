@@ -108,6 +108,8 @@ def _status(arguments: argparse.Namespace, config: Config, _origins: dict[str, S
             lines.append(f"  held back: {model['held_back']}")
         elif model["error_detail"]:
             lines.append(f"  {model['error_detail']}")
+    if status["coming_bytes"]:
+        lines.append(f"fetching: {status['coming_bytes'] / 1e6:.1f} MB of a file so far")
     _print(arguments, status, "\n".join(lines))
     return EXIT_DONE
 

@@ -19,12 +19,11 @@ from runtime.files import naming_a_full_disk, rename_durably, write_durably
 from runtime.update.delta import Assembly, LocalChunks, Plan, read_plan, write_plan
 from runtime.update.door import BROKEN, Door
 from runtime.update.pace import Progress
+from runtime.update.slots import PART_SUFFIX, PLAN_SUFFIX
 from runtime.update.verify import check_file
 
 log = logging.getLogger(__name__)
 
-PART_SUFFIX = ".part"
-PLAN_SUFFIX = ".plan"
 WHOLE = Plan()
 
 

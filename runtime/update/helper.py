@@ -174,7 +174,7 @@ def missing_blobs(manifest: Manifest, folder: Path) -> dict[str, int]:
 
 def bytes_to_come(missing: dict[str, int], folder: Path) -> int:
     """Bytes of these blobs that are not on the disk yet. What an earlier slice brought takes its room already."""
-    from runtime.update.download import PART_SUFFIX
+    from runtime.update.slots import PART_SUFFIX
 
     parts = {sha256: folder / (sha256 + PART_SUFFIX) for sha256 in missing}
     here = {sha256: part.stat().st_size for sha256, part in parts.items() if part.is_file()}

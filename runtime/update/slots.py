@@ -1,6 +1,7 @@
 """Where do a lane's two versions lie on disk, and which one serves?
 
     blobs/sha256/HEX             content-addressed files, manifests among them
+    blobs/sha256/HEX.part, .plan what has come of one, and how to go on; see `download.py`
     models/LANE/a, models/LANE/b one artifact each, hard links to blobs
     models/LANE/active -> a | b  the switch: one rename of this symlink
 
@@ -22,6 +23,7 @@ from runtime.files import TEMPORARY_SUFFIX, make_directory, naming_a_full_disk, 
 from runtime.update.lanes import in_order, parts_of
 
 ACTIVE = "active"
+PART_SUFFIX, PLAN_SUFFIX = ".part", ".plan"
 SLOTS: tuple[Slot, Slot] = ("a", "b")
 # A filesystem without hard links (FAT on a USB stick), or at their limit, gets a copy: more bytes, same content.
 _NO_LINKS = {errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK, errno.EXDEV}
@@ -110,6 +112,10 @@ class Slots:
         """Take a lane off the device. The symlink goes first: what is half removed must not be served."""
         self.activate(lane, None)
         remove_durably(self._models / lane)
+
+    def coming_bytes(self) -> int:
+        """What has come so far of blobs that are not whole yet."""
+        return sum(part.stat().st_size for part in self.blobs.glob(f"*{PART_SUFFIX}"))
 
     def collect_garbage(self, needed: Collection[str] = (), lanes: Collection[str] | None = None) -> int:
         """Remove blobs that no slot links to, and what interrupted work left. Returns the bytes freed.
