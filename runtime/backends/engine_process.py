@@ -30,6 +30,8 @@ EXIT_MEMORY = 9
 
 _OPEN_FILES = 256
 _NEARLY_ALL = 0.9
+_FIRST_TO_GO = "500"
+"""Of 1000: when the system runs out of memory, this process is killed and not the daemon."""
 _F_SETSIG = 10
 _PR_SET_NO_NEW_PRIVS = 38
 _CAPABILITY_VERSION_3 = 0x20080522
@@ -115,6 +117,8 @@ def confine() -> None:
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a dump of its memory could fill the device's disk
     lower_limit(resource.RLIMIT_NOFILE, _OPEN_FILES)
+    with contextlib.suppress(OSError):  # where /proc is not to be written, the kernel's own guess decides
+        Path("/proc/self/oom_score_adj").write_text(_FIRST_TO_GO, encoding="ascii")
     system = ctypes.CDLL(None, use_errno=True)
     system.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)

@@ -33,6 +33,8 @@ _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.5, 60.0
 _STEADY_S = 300.0
 """A process that lasted this long before it failed is started again at once the next time."""
 _REAP_S = 5.0
+_STDERR = 2
+"""What an engine prints is for the log."""
 # What is not for a model's process: where our supervisor listens, and this program's own settings.
 _WITHHELD = ("NOTIFY_", "WATCHDOG_", "LISTEN_", "EDGEWRIGHT_", "CREDENTIALS_")
 
@@ -150,7 +152,9 @@ class _EngineProcess:
         handles = (requests, answers, life, self._incoming.handle, self._outgoing.handle)
         command = [sys.executable, "-X", "faulthandler", "-m", "runtime.backends.engine_process", *map(str, handles)]
         try:
-            self._child = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=handles, env=_environment())
+            self._child = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=_STDERR, pass_fds=handles, env=_environment()
+            )
         except OSError as error:
             self._let_go()
             raise ModelLoadError(f"no process for {order.engine} can be started: {error}") from error

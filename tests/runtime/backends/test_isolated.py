@@ -261,6 +261,7 @@ def test_it_has_nothing_of_ours_but_its_arenas_and_pipes(apart, tmp_path, monkey
     status = dict(line.split(":\t", 1) for line in (place / "status").read_text().splitlines() if ":\t" in line)
     assert status["NoNewPrivs"] == "1"
     assert int(status["CapEff"], 16) & ~(1 << 2) == 0
+    assert int((place / "oom_score_adj").read_text()) >= 500
     limits = (place / "limits").read_text()
     assert f"Max data size             {512 * MIB}" in limits
     assert "Max core file size        0" in limits
