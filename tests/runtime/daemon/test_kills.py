@@ -5,8 +5,9 @@ import pytest
 
 from runtime.contract.deployment import DeploymentState, Outcome, Settings
 from runtime.contract.topics import Channel
+from runtime.update.storm import DEATH, LIMIT
 from tests.support.artifacts import FEATURES, scores, write_artifact
-from tests.support.fleet import settled
+from tests.support.fleet import event, settled
 from tests.support.store import make_desired
 
 pytestmark = pytest.mark.e2e
@@ -102,3 +103,20 @@ def test_a_version_that_kills_the_daemon_whenever_it_is_opened_is_rolled_back(ve
     daemon.wait_until(serves(daemon, 1.0), "the old version")
     fleet.publish("deadly", Channel.DESIRED, wanting(store, "deadly", 3, old))
     fleet.wait(settled("deadly", old, rollout="rollout-3"))
+
+
+def test_a_committed_version_under_which_the_daemon_keeps_dying_gives_way(versions, store, fleet, start_daemon):
+    old, new = versions
+    daemon = start_daemon("storm")
+    fleet.publish("storm", Channel.DESIRED, wanting(store, "storm", 1, old))
+    fleet.wait(settled("storm", old))
+    fleet.publish("storm", Channel.DESIRED, wanting(store, "storm", 2, new))
+    fleet.wait(settled("storm", new, rollout="rollout-2"))
+    daemon.stop()
+    for _ in range(LIMIT // DEATH):
+        assert daemon.start(DIE_OPENING).wait_for_end() == -9
+    daemon.start(DIE_OPENING)
+    _, deployment = fleet.wait(settled("storm", new, Outcome.ROLLED_BACK, "rollout-2"))
+    assert (deployment.artifact, deployment.error_code) == (old, "update.crash_loop")
+    assert fleet.wait(event("storm", "update.crash_loop"))
+    daemon.wait_until(serves(daemon, 1.0), "the old version")
