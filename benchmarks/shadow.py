@@ -52,10 +52,6 @@ def main() -> int:
     return show(run(Plan(options.blocks, options.seconds, options.share, options.permille, options.rate)), options.json)
 
 
-def measure() -> list[Figure]:
-    return run(Plan())
-
-
 def run(plan: Plan) -> list[Figure]:
     with tempfile.TemporaryDirectory() as folder:
         plain, beside = write_tiny_artifact(Path(folder) / "tiny"), write_noisy(Path(folder) / "noisy")
@@ -69,7 +65,7 @@ def run(plan: Plan) -> list[Figure]:
 
 def _measure(repository: Repository, beside: Path, plan: Plan) -> list[Figure]:
     inputs = np.random.default_rng(3).random((INPUTS, 1, 1, 32, 32)).astype(np.float32)
-    truth = np.array([agree(repository, beside, inputs)]).ravel()
+    truth = agree(repository, beside, inputs)
     ratios: dict[int, list[float]] = {50: [], 99: []}
     asked, told = 0.0, np.zeros(4)
     _block(repository, inputs, plan.seconds / 4, plan.rate)

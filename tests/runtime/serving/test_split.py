@@ -1,5 +1,7 @@
 """Does the same key always go the same way, and does a share come out exactly?"""
 
+import http.client
+import json
 import threading
 from itertools import islice
 
@@ -107,3 +109,18 @@ def test_a_split_without_an_active_version_answers_only_by_name(halves):
 def test_a_new_share_holds_from_the_switch_on(halves, tmp_path):
     halves.switch(halves.open(tmp_path / "two", "split", SHARE_WHOLE))
     assert {halves.infer("tiny", ROWS)[0].role for _ in range(50)} == {"split"}
+
+
+@pytest.mark.parametrize("way", ["parameter", "header"])
+def test_over_http_a_key_decides_and_the_version_is_named(halves, endpoint, way):
+    for key in ("user-1", "user-2", "user-3", "user-4"):
+        body = {"inputs": [{"name": "input", "datatype": "FP32", "shape": [1, 4], "data": [1, 2, 3, 4]}]}
+        headers = {"Edgewright-Split-Key": key} if way == "header" else {}
+        if way == "parameter":
+            body["parameters"] = {"split_key": key}
+        for _ in range(3):
+            connection = http.client.HTTPConnection(endpoint.host, endpoint.port, timeout=10)
+            connection.request("POST", "/v2/models/tiny/infer", json.dumps(body), headers)
+            answer = json.loads(connection.getresponse().read())
+            connection.close()
+            assert answer["model_version"] == ("2.0.0" if holds_key("tiny", key, 3000) else "1.0.0")
