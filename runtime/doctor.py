@@ -64,6 +64,8 @@ def _state_directory(config: Config) -> str:
 
 def _models(config: Config) -> list[Finding]:
     """Which engine each installed model would get, and why no earlier one; no engine is loaded for it."""
+    if not os.access(config.state_dir, os.R_OK | os.X_OK):
+        return []  # absent, or not to be looked into by this user: the finding about it says so
     slots = Slots(config.state_dir)
 
     def engine(lane: str) -> str:

@@ -42,6 +42,7 @@ KEPT_BY_REMOVAL = [
     "/etc/systemd/system/edgewright-runtime.service",
     "/etc/systemd/system/multi-user.target.wants/edgewright-runtime.service",
 ]
+NOBODY = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--clear-groups")
 CONNECT = """
 import socket
 socket.socket(socket.AF_UNIX).connect("/run/edgewright/runtime.sock")
@@ -108,6 +109,10 @@ def test_clean_board_installs_serves_recovers_and_forgets(board: Board, package:
     findings = json.loads(board.run("edgewright-runtime", "doctor", "--json"))
     assert [one for one in findings if not one["ok"]] == []
 
+    said = board.run("sh", "-c", f"{' '.join(NOBODY)} edgewright-runtime doctor; echo status $?")
+    assert "FAIL state directory: /var/lib/edgewright is not writable" in said
+    assert said.endswith("status 3")
+
     board.run("systemctl", "stop", "edgewright-runtime")
     board.run("edgewright-runtime", "install", "/srv/tiny.edge", "--root", "/srv/root.json")
     assert board.run("stat", "--format", "%U", "/var/lib/edgewright/state.db") == "edgewright"
@@ -135,8 +140,7 @@ def test_clean_board_installs_serves_recovers_and_forgets(board: Board, package:
     (board.root / "etc/edgewright/runtime.toml").write_text('[serving]\nunix_socket = "/run/edgewright/runtime.sock"\n')
     board.run("dpkg", "--install", f"/srv/{package.name}")
     until(board, lambda: answers(board))
-    program = ("setpriv", "--reuid=nobody", "--regid=nogroup", "--groups=edgewright", "python3.11", "-c", CONNECT)
-    assert board.run(*program) == "connected"
+    assert board.run(*NOBODY[:-1], "--groups=edgewright", "python3.11", "-c", CONNECT) == "connected"
 
     board.run("dpkg", "--remove", "edgewright-runtime")
     assert board.property("LoadState") != "loaded"
