@@ -120,7 +120,9 @@ class Agent:
         self._host.desired_changed()
 
     def _on_connected(self) -> None:
-        dropped = self._outbox.take_dropped()
-        if dropped:
-            self.journal.note("outbox", "outbox.dropped", f"{dropped} messages were dropped undelivered, oldest first")
+        dropped = self._outbox.dropped()
+        if dropped and self.journal.note(
+            "outbox", "outbox.dropped", f"{dropped} messages were dropped undelivered, oldest first"
+        ):
+            self._outbox.told_dropped(dropped)
         self.report()

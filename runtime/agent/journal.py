@@ -37,8 +37,8 @@ class Journal:
         artifact: ArtifactRef | None = None,
         rollout: str = "",
         attempt: int = 0,
-    ) -> None:
-        """Add an event. Never raises for a full or damaged outbox: what is noted must not stand in its own way."""
+    ) -> bool:
+        """Add an event. False when the outbox is full or damaged, which is logged: what is noted must not stand in its own way."""
         with self._lock:
             event = Event(
                 device=self._sender.device,
@@ -58,4 +58,6 @@ class Journal:
                 self._sender.outbox.put(Channel.EVENT, write_message(event, EVENT_LIMIT))
             except StoreError as error:
                 log.error("event %s %s is lost: %s", kind, code, error)
+                return False
         self._sender.wake()
+        return True

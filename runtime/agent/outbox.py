@@ -92,13 +92,14 @@ class Outbox:
                 for (size,) in db.execute("DELETE FROM parcel WHERE number = ? RETURNING LENGTH(payload)", (number,)).fetchall():
                     self._bytes -= size
 
-    def take_dropped(self) -> int:
-        """How many parcels were dropped undelivered since the last call."""
+    def dropped(self) -> int:
+        """How many parcels were dropped undelivered, beyond those told of."""
+        return int(self._one("SELECT count FROM tally WHERE name = 'dropped'"))
+
+    def told_dropped(self, count: int) -> None:
+        """The fleet's message about so many is kept here now. In this order, a power cut tells twice rather than never."""
         with self._transaction() as db:
-            count = int(db.execute("SELECT count FROM tally WHERE name = 'dropped'").fetchone()[0])
-            if count:
-                db.execute("UPDATE tally SET count = 0 WHERE name = 'dropped'")
-            return count
+            db.execute("UPDATE tally SET count = count - ? WHERE name = 'dropped'", (count,))
 
     def _drop_oldest(self, db: sqlite3.Connection, coming_bytes: int) -> None:
         """Make room by the two bounds, counting what goes."""
@@ -118,7 +119,10 @@ class Outbox:
 
     def _one(self, query: str) -> Any:
         with self._lock:
-            return self._db.execute(query).fetchone()[0]
+            try:
+                return self._db.execute(query).fetchone()[0]
+            except sqlite3.Error as error:
+                raise StoreError(f"outbox: {error}") from error
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
