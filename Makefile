@@ -43,12 +43,12 @@ demo: $(STAMP)   ## the whole way through, told as a story; KEEP=1 leaves it run
 	@$(BIN)/python -m benchmarks.demo $(if $(KEEP),--keep)
 
 test: lint       ## the everyday suite: end-to-end and browser tests included
-	@sh requirements/system.sh mosquitto chromium
+	@sh requirements/system.sh mosquitto chromium strace
 	$(PYTEST) -m "not slow and not gpu" $(BESIDE)
 	$(PYTEST) -m "not slow and not gpu" tests/e2e
 
 test-all: lint   ## everything, the long ones too
-	@sh requirements/system.sh mosquitto chromium
+	@sh requirements/system.sh mosquitto chromium strace
 	$(PYTEST) $(BESIDE)
 	$(PYTEST) tests/e2e
 
