@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from runtime.backends.fallback import expected_engine
 from runtime.config import UpdateSettings
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
@@ -154,7 +155,7 @@ class Actions:
         manifest = self._slots.manifest(job.lane, job.slot).value
         request = TestRequest(directory=directory, memory_bytes=self._bounds.helper_memory_bytes)
         reply = self._delegate(Task.TEST, request, self._bounds.test_timeout_s)
-        require_room(measured_need(reply.figures, manifest.requires.engine), self._rooms())
+        require_room(measured_need(reply.figures, expected_engine(manifest).name), self._rooms())
         return DONE
 
     def switch(self, job: Job) -> Answer:

@@ -47,6 +47,21 @@ class Room(NamedTuple):
     in_use: int
 
 
+class _Names(NamedTuple):
+    """What a version of control groups calls its files, and the lines of its memory.stat."""
+
+    limit: str
+    usage: str
+    files: tuple[str, str]
+    mapped: str
+
+
+_VERSION_2 = _Names("memory.max", "memory.current", ("inactive_file", "active_file"), "file_mapped")
+_VERSION_1 = _Names(
+    "memory.limit_in_bytes", "memory.usage_in_bytes", ("total_inactive_file", "total_active_file"), "total_mapped_file"
+)
+
+
 class Growth:
     """How this process grows, lap by lap."""
 
@@ -108,20 +123,20 @@ def _rooms(memory_bytes: int, proc: Path, cgroups: Path) -> Iterator[Room]:
         yield Room("RLIMIT_DATA", "data", soft, own.data)
     if memory_bytes:
         yield Room("update.memory_bytes", "resident", memory_bytes, own.resident)
-    for folder, limit, usage, idle in _groups(proc, cgroups):
-        allowed, used = _number(folder / limit), _number(folder / usage)
+    for folder, names in _groups(proc, cgroups):
+        allowed, used = _number(folder / names.limit), _number(folder / names.usage)
         if allowed is not None and used is not None and allowed < _NO_LIMIT:
-            # Pages of files that nobody has used lately give way, and so count as free.
-            yield Room(
-                f"the control group's {limit}", "resident", allowed, used - dict(_pairs(folder / "memory.stat")).get(idle, 0)
-            )
+            counted = dict(_pairs(folder / "memory.stat"))
+            # Pages of files that no process has mapped give way when they must, and so count as free.
+            spare = sum(counted.get(name, 0) for name in names.files) - counted.get(names.mapped, 0)
+            yield Room(f"the control group's {names.limit}", "resident", allowed, used - max(0, spare))
     system = dict(_pairs(proc / "meminfo"))
     if "MemAvailable" in system:
         total = system.get("MemTotal", system["MemAvailable"])
         yield Room("the device", "resident", total, total - system["MemAvailable"])
 
 
-def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, str, str]]:
+def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, "_Names"]]:
     """This process's control group and those around it, of version 2 or of version 1's memory controller."""
     try:
         lines = (proc / "self" / "cgroup").read_text(encoding="ascii").splitlines()
@@ -130,14 +145,14 @@ def _groups(proc: Path, cgroups: Path) -> Iterator[tuple[Path, str, str, str]]:
     for line in lines:
         _hierarchy, controllers, path = line.split(":", 2)
         if controllers == "":
-            base, names = cgroups, ("memory.max", "memory.current", "inactive_file")
+            base, names = cgroups, _VERSION_2
         elif "memory" in controllers.split(","):
-            base, names = cgroups / "memory", ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+            base, names = cgroups / "memory", _VERSION_1
         else:
             continue
         inner = base / path.lstrip("/")
         for folder in (inner, *inner.parents):
-            yield folder, *names
+            yield folder, names
             if folder == base:
                 break
 

@@ -49,18 +49,22 @@ def test_a_control_group_of_version_2_and_the_one_around_it(proc, tmp_path):
         base / "system.slice",
         memory__max="200000000\n",
         memory__current="150000000\n",
-        memory__stat="anon 5\ninactive_file 30000000\n",
+        memory__stat="anon 5\ninactive_file 30000000\nactive_file 9000000\nfile_mapped 4000000\n",
     )
-    assert named(rooms(0, proc, base))["the control group's memory.max"] == ("resident", 200_000_000, 120_000_000)
+    assert named(rooms(0, proc, base))["the control group's memory.max"] == ("resident", 200_000_000, 115_000_000)
 
 
 def test_a_control_group_of_version_1(proc, tmp_path):
     (proc / "self" / "cgroup").write_text("5:cpu,cpuacct:/x\n4:memory:/x\n")
     base = tmp_path / "cgroup"
-    files = {"memory__limit_in_bytes": "9000\n", "memory__usage_in_bytes": "7000\n", "memory__stat": "total_inactive_file 1000\n"}
+    files = {
+        "memory__limit_in_bytes": "9000\n",
+        "memory__usage_in_bytes": "7000\n",
+        "memory__stat": "total_inactive_file 1000\ntotal_mapped_file 5000\n",
+    }
     group(base / "memory" / "x", **files)
     group(base / "memory", memory__limit_in_bytes=str(0x7FFFFFFFFFFFF000), memory__usage_in_bytes="7000")
-    assert named(rooms(0, proc, base))["the control group's memory.limit_in_bytes"] == ("resident", 9000, 6000)
+    assert named(rooms(0, proc, base))["the control group's memory.limit_in_bytes"] == ("resident", 9000, 7000)
 
 
 def test_the_limit_this_process_was_born_with(proc, tmp_path, monkeypatch):

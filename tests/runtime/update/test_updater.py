@@ -2,16 +2,18 @@
 
 import time
 
+import numpy as np
 import pytest
 
+from runtime.config import UpdateSettings
 from runtime.contract.canonical import DESIRED_LIMIT, write_message
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Settings
-from runtime.errors import FetchError
+from runtime.errors import FetchError, ModelLoadError
 from runtime.update.requests import Task
 from runtime.update.store import STATE_FILE, Held, SideLoad, Store
 from tests.runtime.update.conftest import direct
-from tests.support.artifacts import write_artifact
+from tests.support.artifacts import FEATURES, write_artifact
 from tests.support.store import make_desired
 
 
@@ -147,6 +149,42 @@ def test_an_expired_wish_is_held_back_with_its_reason(device, wish, versions):
     wish(2, versions[0])
     converge(device)
     assert device.updater.held_back == {}
+
+
+def test_a_version_that_cannot_be_opened_where_it_is_to_stay_is_rolled_back_and_raises_no_floor(
+    device, wish, versions, monkeypatch
+):
+    wish(1, versions[0])
+    converge(device)
+    settled = []
+
+    def settle(_self, model, role="active"):
+        settled.append((model, role))
+        raise ModelLoadError("no room in this process")
+
+    monkeypatch.setattr(type(device.repository), "settle", settle)
+    wish(2, versions[1])
+    job = converge(device)
+    assert settled == [("tiny", "active")]
+    assert (job.outcome, job.error_code) == (Outcome.ROLLED_BACK, "engine.load_failed")
+    assert device.repository.artifact("tiny") == versions[0]
+
+
+def test_the_speed_of_what_is_replaced_is_remembered_over_a_restart(device, wish, versions):
+    device.bounds = UpdateSettings(reserve_bytes=0, probation_min_requests=3)
+    device.close()
+    device.start()
+    wish(1, versions[0])
+    converge(device)
+    for _ in range(3):
+        device.repository.infer("tiny", {"input": np.zeros((1, FEATURES), np.float32)})
+    device.settings = Settings(probation_s=3600)
+    wish(2, versions[1])
+    assert converge(device).baseline_ns > 0
+    device.close()
+    device.start()
+    assert device.store.jobs()["tiny"].baseline_ns > 0
+    assert device.store.jobs()["tiny"].state is S.PROBATION
 
 
 def test_a_side_load_goes_before_what_the_fleet_waits_for_until_the_fleet_speaks_again(device, wish, versions):
