@@ -122,7 +122,7 @@ class Target:
 
     async def _feed(self, data: bytes) -> bytearray:
         hub = self._app.hub
-        connection, transport = hub.connection(), Transport()
+        connection, transport = hub.connection(shares_memory=True), Transport()
         connection.connection_made(transport)
         middle = len(data) // 2
         for piece in (data[:middle], data[middle:]):

@@ -40,13 +40,12 @@ class _Register(msgspec.Struct):
 class Admin:
     """Answers requests below PREFIXES: with a value for JSON, None for no content, or a future of no content."""
 
-    def __init__(self, repository: Repository, control: ModelControl, regions: Regions) -> None:
+    def __init__(self, repository: Repository, control: ModelControl) -> None:
         self._repository = repository
         self._control = control
-        self._regions = regions
 
-    def answer(self, method: bytes, path: bytes, body: bytes | memoryview, *, is_draining: bool) -> Any:
-        """Raises RequestError, such as RouteNotFoundError for an address not served."""
+    def answer(self, method: bytes, path: bytes, body: bytes | memoryview, regions: Regions, *, is_draining: bool) -> Any:
+        """regions: those that this client may use. Raises RequestError, such as RouteNotFoundError for an address not served."""
         match _parts(path):
             case ["repository", "index"]:
                 _require(method, b"POST")
@@ -57,7 +56,7 @@ class Admin:
                 _require(method, b"POST")
                 return self._control_model(model, action, body)
             case ["systemsharedmemory", *rest]:
-                return self._shared_memory(method, rest, body)
+                return _shared_memory(method, rest, body, regions)
             case ["cudasharedmemory", *_]:
                 raise ForbiddenError("CUDA shared memory is not offered here; register system shared memory instead")
             case ["logging" | "trace", *_]:
@@ -72,21 +71,22 @@ class Admin:
         run: Callable[[str], asyncio.Future[None]] = self._control.load if action == "load" else self._control.unload
         return run(model)
 
-    def _shared_memory(self, method: bytes, rest: list[str], body: bytes | memoryview) -> Any:
-        match rest:
-            case ["status"] | ["region", _, "status"]:
-                _require(method, b"GET")
-                return [status._asdict() for status in self._regions.status("" if len(rest) == 1 else rest[1])]
-            case ["unregister"] | ["region", _, "unregister"]:
-                _require(method, b"POST")
-                self._regions.unregister("" if len(rest) == 1 else rest[1])
-                return None
-            case ["region", name, "register"]:
-                _require(method, b"POST")
-                region = _read(body, _Register)
-                self._regions.register(name, region.key, region.offset, region.byte_size)
-                return None
-        raise RouteNotFoundError(f"nothing is served at {'/'.join(rest)[:100]!r} of systemsharedmemory")
+
+def _shared_memory(method: bytes, rest: list[str], body: bytes | memoryview, regions: Regions) -> Any:
+    match rest:
+        case ["status"] | ["region", _, "status"]:
+            _require(method, b"GET")
+            return [status._asdict() for status in regions.status("" if len(rest) == 1 else rest[1])]
+        case ["unregister"] | ["region", _, "unregister"]:
+            _require(method, b"POST")
+            regions.unregister("" if len(rest) == 1 else rest[1])
+            return None
+        case ["region", name, "register"]:
+            _require(method, b"POST")
+            region = _read(body, _Register)
+            regions.register(name, region.key, region.offset, region.byte_size)
+            return None
+    raise RouteNotFoundError(f"nothing is served at {'/'.join(rest)[:100]!r} of systemsharedmemory")
 
 
 def _parts(path: bytes) -> list[str]:

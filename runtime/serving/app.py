@@ -37,7 +37,7 @@ from runtime.serving.messages import InferRequest, decode_request, encode_respon
 from runtime.serving.metrics import CONTENT_TYPE, render_metrics
 from runtime.serving.model import ServedModel
 from runtime.serving.protocol import Hub, Request, Response
-from runtime.serving.regions import Regions
+from runtime.serving.regions import NO_REGIONS, Regions
 from runtime.serving.repository import Repository
 from runtime.serving.statistics import model_statistics
 
@@ -84,7 +84,7 @@ class App:
         self.inference = inference
         self.control = control
         self.regions = regions
-        self._admin = Admin(repository, control, regions)
+        self._admin = Admin(repository, control)
         self._responses: dict[int, int] = {}
         self.is_draining = False
 
@@ -147,14 +147,14 @@ class App:
         return _json(model_metadata(self._repository, model, release))
 
     def _administer(self, request: Request, path: bytes) -> "Response | asyncio.Future[Response]":
-        answer = self._admin.answer(request.method, path, request.body, is_draining=self.is_draining)
+        answer = self._admin.answer(request.method, path, request.body, self._regions_of(request), is_draining=self.is_draining)
         if isinstance(answer, asyncio.Future):
             return self._settled(answer, lambda _: Response(200, _JSON, []))
         return Response(200, _JSON, []) if answer is None else _json(answer)
 
     def _infer(self, request: Request, model: str, release: str) -> "Response | asyncio.Future[Response]":
         served = self._repository.get(model, release)  # an unknown one is said before anything is read
-        reading = _Reading(request, model, release, self._limits, self.regions)
+        reading = _Reading(request, model, release, self._limits, self._regions_of(request))
         if reading.is_long(served):
             return self._settled(self.inference.submit_unread(model, reading.call, reading.answer))
         call = reading.call()
@@ -170,6 +170,9 @@ class App:
         self.hub.buffered_bytes += reading.region_bytes
         answer.add_done_callback(lambda _: self._forget(reading.region_bytes))
         return self._settled(answer)
+
+    def _regions_of(self, request: Request) -> Regions:
+        return self.regions if request.shares_memory else NO_REGIONS
 
     def _forget(self, region_bytes: int) -> None:
         self.hub.buffered_bytes -= region_bytes

@@ -17,7 +17,8 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     inline_us: a model expected to take less runs in the event loop itself, for a thread's hand-over costs 17 us; slower
     ones run in a thread of their own, so that health checks and other models are answered meanwhile.
     model_control: whether clients may unload models and load them again. shared_memory: where tensors may be passed in
-    shared memory; "local" offers it where `host` is this machine's own, for others' clients share no memory with it.
+    shared memory; "local" offers it over the unix socket, and over TCP where `host` is this machine's own: others' clients share
+    no memory with it.
     grpc: whether the same is offered over gRPC, on `grpc_port` of the same host; needs the extra `grpc`.
 
     isolation: which versions run in a process of their own: those on probation, all, or none. engine_memory_bytes: cap on

@@ -22,7 +22,7 @@ from runtime.contract.artifact import TensorSpec
 from runtime.errors import RegionError, RequestError, RequestTooLargeError
 from runtime.serving.classification import best_classes
 from runtime.serving.limits import LimitSettings
-from runtime.serving.regions import Regions
+from runtime.serving.regions import NO_REGIONS, Regions
 from runtime.serving.strings import as_array, read_strings, write_strings
 
 MAX_DIMENSIONS = 8
@@ -130,12 +130,11 @@ class ResponseHead(msgspec.Struct, omit_defaults=True):
 
 _decode_head = msgspec.json.Decoder(RequestHead).decode
 _encode = msgspec.json.Encoder().encode
-_NO_REGIONS = Regions(is_offered=False)
 _LIMITS = LimitSettings()
 
 
 def decode_request(
-    body: bytes | memoryview, head_length: int | None = None, regions: Regions = _NO_REGIONS, limits: LimitSettings = _LIMITS
+    body: bytes | memoryview, head_length: int | None = None, regions: Regions = NO_REGIONS, limits: LimitSettings = _LIMITS
 ) -> InferRequest:
     """Read a request. head_length: of the JSON part, as its header says; None: all of the body is JSON.
 
@@ -169,7 +168,7 @@ def encode_response(
     specs: tuple[TensorSpec, ...],
     outputs: Tensors,
     *,
-    regions: Regions = _NO_REGIONS,
+    regions: Regions = NO_REGIONS,
     parameters: dict[str, str] = {},  # noqa: B006 - never changed
 ) -> tuple[list[bytes | memoryview], int | None]:
     """The body of a response in parts, and the length of its JSON part (None: no binary tensor follows).

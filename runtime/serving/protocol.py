@@ -49,11 +49,24 @@ class Request:
     """One complete request. head_length: value of Inference-Header-Content-Length, or None without one.
 
     encoding, accept, split_key: values of Content-Encoding, Accept-Encoding and Edgewright-Split-Key, b"" without one.
+    shares_memory: whether it came by a way whose clients may share memory with this process.
     """
 
-    __slots__ = ("accept", "body", "encoding", "expects_continue", "head_length", "is_last", "method", "split_key", "target")
+    __slots__ = (
+        "accept",
+        "body",
+        "encoding",
+        "expects_continue",
+        "head_length",
+        "is_last",
+        "method",
+        "shares_memory",
+        "split_key",
+        "target",
+    )
 
-    def __init__(self) -> None:
+    def __init__(self, *, shares_memory: bool) -> None:
+        self.shares_memory = shares_memory
         self.method = b""
         self.target = b""
         self.body = b""
@@ -93,8 +106,8 @@ class Hub:
         self.is_draining = False
         self.is_closed = False
 
-    def connection(self) -> "Connection":
-        return Connection(self)
+    def connection(self, *, shares_memory: bool = False) -> "Connection":
+        return Connection(self, shares_memory=shares_memory)
 
     def sweep(self) -> None:
         """Close what has waited too long. Called from time to time: no connection needs a timer of its own."""
@@ -118,15 +131,16 @@ class Hub:
 class Connection(asyncio.BufferedProtocol):
     """One client. Requests are answered strictly in order; while one is under way, reading stops at the next."""
 
-    def __init__(self, hub: Hub) -> None:
+    def __init__(self, hub: Hub, *, shares_memory: bool) -> None:
         self._hub = hub
+        self._shares_memory = shares_memory
         self._limits = hub.limits
         self._most_header_bytes = hub.limits.header_bytes
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
         self._queue: deque[Request] = deque()
         self._refused: DaemonError | None = None
-        self._current = Request()
+        self._current = Request(shares_memory=self._shares_memory)
         self._fragments: list[bytes] = []
         self._body_bytes = 0
         self._header_bytes = 0
@@ -196,7 +210,7 @@ class Connection(asyncio.BufferedProtocol):
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        self._current = Request()
+        self._current = Request(shares_memory=self._shares_memory)
         self._header_bytes = self._unended_bytes = 0
         self._is_reading_headers = True
         self._began = time.monotonic()

@@ -121,6 +121,9 @@ class Regions:
         return descriptor
 
 
+NO_REGIONS = Regions(is_offered=False)
+
+
 class _Region:
     """One open object. The lock keeps it open while it is read: a descriptor closed too early could become another file's."""
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from runtime.serving.control import ModelControl, Stored
 from runtime.serving.inference import Inference, Joining
 from runtime.serving.limits import LimitSettings, ServingSettings
 from runtime.serving.protocol import SWEEP_S
-from runtime.serving.regions import Regions
+from runtime.serving.regions import NO_REGIONS, Regions
 from runtime.serving.repository import Repository
 
 if TYPE_CHECKING:
@@ -131,7 +132,8 @@ async def serve(
         joining=Joining(settings.batch_rows, settings.batch_delay_us / 1e6),
     )
     control = ModelControl(stored, is_allowed=settings.model_control)
-    regions = Regions(is_offered=settings.offers_shared_memory)
+    regions = Regions(is_offered=settings.shared_memory != "never")
+    by_network = settings.offers_shared_memory
     app = App(
         repository,
         inference,
@@ -142,9 +144,11 @@ async def serve(
     loop = asyncio.get_running_loop()
     listeners: list[asyncio.Server] = []
     try:
-        listeners.append(await loop.create_server(app.hub.connection, settings.host, settings.port))
+        listeners.append(
+            await loop.create_server(partial(app.hub.connection, shares_memory=by_network), settings.host, settings.port)
+        )
         if settings.unix_socket:
-            listeners.append(await loop.create_unix_server(app.hub.connection, settings.unix_socket))
+            listeners.append(await loop.create_unix_server(partial(app.hub.connection, shares_memory=True), settings.unix_socket))
             Path(settings.unix_socket).chmod(_SOCKET_MODE)
     except OSError as error:
         for listener in listeners:
@@ -154,7 +158,8 @@ async def serve(
     if settings.grpc:
         try:
             start_grpc = load_grpc()
-            server.grpc = await start_grpc(repository, inference, settings, limits, control=control, regions=regions, hub=app.hub)
+            shared = regions if by_network else NO_REGIONS
+            server.grpc = await start_grpc(repository, inference, settings, limits, control=control, regions=shared, hub=app.hub)
         except DaemonError:
             await server.close()
             raise

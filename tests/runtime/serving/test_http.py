@@ -770,7 +770,7 @@ def test_joining_is_told_in_the_configuration(start):
     assert config["dynamic_batching"]["max_queue_delay_microseconds"] == 700
 
 
-def test_where_memory_is_shared_is_by_address_unless_it_is_said(start):
+def test_where_memory_is_shared_is_by_address_unless_it_is_said(start, tmp_path, monkeypatch):
     for host, chosen, offered in (
         ("127.0.0.1", "local", True),
         ("localhost", "local", True),
@@ -783,6 +783,12 @@ def test_where_memory_is_shared_is_by_address_unless_it_is_said(start):
         ("127.0.0.1", "never", False),
     ):
         assert ServingSettings(host=host, shared_memory=chosen).offers_shared_memory == offered
+    path = str(tmp_path / "socket")
+    monkeypatch.setattr("runtime.serving.limits._is_loopback", lambda _: False)  # as if it were bound to a network's address
+    mixed = start(settings=ServingSettings(port=0, unix_socket=path))
+    with Client(mixed) as far, Client(mixed, path) as near:
+        assert far.ask("GET", "/v2/systemsharedmemory/status")[0] == 400
+        assert near.ask("GET", "/v2/systemsharedmemory/status")[::2] == (200, b"[]")
     with Client(start(settings=ServingSettings(port=0, shared_memory="never"))) as client:
         status, _, body = client.ask("GET", "/v2/systemsharedmemory/status")
         assert (status, json.loads(body)["code"]) == (400, "request.shared_memory")
