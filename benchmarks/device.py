@@ -55,6 +55,7 @@ def measure_daemon() -> Iterator[Figure]:
             wait_for("the device reports", lambda: fleet.reported_devices() == 1, 30)
             roll_out_at_once(fleet, "1.0.0")
             wait_for("the device serves", lambda: all_serve(fleet, "1.0.0"), 60)
+            _wait_for_commit(device)
             device.stop()
             device.start()
             first_cpu_s = _cpu_until_first_inference(device.port, device.pid, images[:1])
@@ -62,6 +63,7 @@ def measure_daemon() -> Iterator[Figure]:
             fleet.publish(fleet.build("1.1.0", {"model.options.width": "24"}))
             roll_out_at_once(fleet, "1.1.0")
             wait_for("the device serves the wider network", lambda: all_serve(fleet, "1.1.0"), 60)
+            _wait_for_commit(device)
             updated_mb = _resident_after_inferences(device, images)
         finally:
             fleet.close()
@@ -74,6 +76,15 @@ def measure_daemon() -> Iterator[Figure]:
     yield Figure(
         name="the same, updated while it served", value=updated_mb, unit="MB", limit=85, how="to a network of twice the size"
     )
+
+
+def _wait_for_commit(device: Device) -> None:
+    """Until then a version runs in a process of its own, whose memory and CPU would be missing from the daemon's."""
+
+    def is_alone() -> bool:
+        return not any(path.read_text().split() for path in Path(f"/proc/{device.pid}/task").glob("*/children"))
+
+    wait_for("the version is committed and opened in the daemon", is_alone, 120)
 
 
 def _resident_after_inferences(device: Device, images: Images) -> float:
