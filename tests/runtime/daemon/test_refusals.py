@@ -105,7 +105,7 @@ def test_messages_that_cannot_be_believed(tmp_path, store, fleet, served):
 
 
 def test_a_version_that_fails_live_is_rolled_back(tmp_path, store, fleet, served):
-    daemon, old = served("prober", FAIL_NEW)
+    daemon, old = served("prober", FAIL_NEW, **{"serving.isolation": "never"})  # the fault is in the daemon's own process
     newer = write_artifact(tmp_path / "newer", version="1.1.0", scale=2.0)
     store.publish(tmp_path / "newer")
     settings = Settings(window_s=1, probation_s=600)
