@@ -27,11 +27,16 @@ def test_a_model_of_16_mb_runs_under_256_mb_and_one_of_200_mb_is_refused(tmp_pat
     found = daemon.infer(ROWS)
     assert found.shape == (16, 3)
 
+    successor = write_heavy(tmp_path / "16 again", size_bytes=16 * MB, version="1.1.0")
+    store.publish(tmp_path / "16 again")
+    fleet.publish("tight", Channel.DESIRED, store.seal(make_desired("tight", 2, successor)))
+    fleet.wait(settled("tight", successor))  # old and new are open at once for a moment
+
     too_large = write_heavy(tmp_path / "200", size_bytes=200 * MB, version="2.0.0")
     store.publish(tmp_path / "200")
-    fleet.publish("tight", Channel.DESIRED, store.seal(make_desired("tight", 2, too_large, rollout="rollout-2")))
-    _, deployment = fleet.wait(settled("tight", too_large, Outcome.REFUSED, "rollout-2"))
-    assert (deployment.artifact, deployment.error_code) == (fitting, "update.memory_short")
+    fleet.publish("tight", Channel.DESIRED, store.seal(make_desired("tight", 3, too_large, rollout="rollout-3")))
+    _, deployment = fleet.wait(settled("tight", too_large, Outcome.REFUSED, "rollout-3"))
+    assert (deployment.artifact, deployment.error_code) == (successor, "update.memory_short")
     words = re.search(
         r"needs (\d+) bytes beside what serves; RLIMIT_DATA allows (\d+), (\d+) are in use", deployment.error_detail
     )
