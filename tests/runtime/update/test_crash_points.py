@@ -121,7 +121,11 @@ def test_a_power_cut_at_any_step_is_survived(bench, steps, after):
         bench.discard(name)
 
 
-@pytest.mark.parametrize("number", [errno.EIO, errno.ENOSPC], ids=["EIO", "ENOSPC"])
+@pytest.mark.parametrize(
+    "number",
+    [errno.EIO, errno.ENOSPC, pytest.param(errno.EROFS, marks=pytest.mark.slow)],
+    ids=["EIO", "ENOSPC", "EROFS"],
+)
 def test_a_disk_that_fails_at_any_step_leaves_one_version_serving(bench, steps, number):
     for chosen in range(len(steps)):
         name = f"fail-{chosen}-{number}"
