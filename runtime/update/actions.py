@@ -165,7 +165,7 @@ class Actions:
         self._slots.activate(job.lane, job.slot)
         self._serving.switch(opened)
         self._since.pop((job.lane, S.PROBATION), None)
-        is_known = before.requests >= self._bounds.probation_min_requests
+        is_known = not before.failure and before.requests >= self._bounds.probation_min_requests
         return Answer(Event.DONE, baseline_ns=before.p50_ns if is_known else 0)
 
     def watch(self, job: Job) -> Answer:

@@ -8,6 +8,7 @@ from runtime.config import UpdateSettings
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Settings
 from runtime.errors import FetchError, HelperTimeoutError, ProbationError
+from runtime.serving.health import Health
 from runtime.update.actions import FETCH_SLICE_S, LONGEST_RETRY_S, Actions
 from runtime.update.machine import DONE
 from runtime.update.table import Event
@@ -142,6 +143,14 @@ def test_a_version_that_does_not_serve_has_failed_its_probation(rig):
     job = on_probation(rig)
     rig.device.repository.retire("tiny")
     with pytest.raises(ProbationError):
+        rig.watch(job)
+
+
+def test_a_version_whose_place_was_taken_back_says_why(rig, monkeypatch):
+    job = on_probation(rig)
+    monkeypatch.setattr(rig.device.repository, "health", lambda _model, _role: Health(failure="engine.hung: 5 s"))
+    rig.device.repository.retire("tiny")
+    with pytest.raises(ProbationError, match="5 s"):
         rig.watch(job)
 
 
