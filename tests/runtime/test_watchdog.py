@@ -313,6 +313,7 @@ def test_it_ends_itself_and_says_so_at_the_next_start(daemon, tmp_path):
     assert "the last run was ended because it stood still: the event loop has not turned" in log_of(tmp_path)
 
 
+@pytest.mark.slow
 def test_native_code_that_holds_the_interpreter_is_ended_too(daemon, tmp_path):
     process, end = daemon(HOLD_INTERPRETER, **{"serving.watchdog_s": 1})
     end.until("READY")

@@ -84,7 +84,7 @@ def until(accepts, what):
     raise AssertionError(f"not within {WAIT_S:g} s: {what}")
 
 
-@pytest.mark.parametrize("engine", ["reference", "onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
 def test_it_computes_what_the_engine_computes_here(engine, apart, model_files):
     here, there = get_backend(engine).load(model_files[engine], {}), apart(engine)
     assert (there.inputs, there.outputs) == (here.inputs, here.outputs)
@@ -177,8 +177,8 @@ def test_what_opening_fails_with_comes_through(apart, tmp_path, model_files, eng
     [
         ("abort", "SIGABRT"),
         ("segfault", "SIGSEGV"),
-        ("exit", "exit status 3"),
-        ("kill", "SIGKILL"),
+        pytest.param("exit", "exit status 3", marks=pytest.mark.slow),
+        pytest.param("kill", "SIGKILL", marks=pytest.mark.slow),
         ("leak", "more memory"),
         ("leak_in_the_engines_words", "more memory"),
     ],
@@ -268,7 +268,7 @@ def test_it_has_nothing_of_ours_but_its_arenas_and_pipes(apart, tmp_path, monkey
     assert b"NOTIFY_SOCKET" not in (place / "environ").read_bytes()
 
 
-@pytest.mark.parametrize("fault", ["", "hang", "hang_holding_the_interpreter"])
+@pytest.mark.parametrize("fault", ["", pytest.param("hang", marks=pytest.mark.slow), "hang_holding_the_interpreter"])
 def test_it_dies_with_the_daemon(bad, tmp_path, fault):
     """The daemon's end: a process that opens a model, and is killed while it waits for it."""
     script = f"""

@@ -118,6 +118,7 @@ def test_versions_that_crash_hang_and_leak_are_rolled_back_while_the_old_one_ans
     assert "start 2 " not in daemon.log()
 
 
+@pytest.mark.slow
 def test_a_version_that_crashes_when_it_is_opened_is_refused(fleet, start_daemon, push):
     daemon = start_daemon("opener")
     old, rollout = push("opener", "1.0.0")
