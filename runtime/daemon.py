@@ -172,6 +172,8 @@ class Daemon:
             raise
         log.info("start %d serves %s", number, ", ".join(self.state.slots.lanes()) or "nothing yet")
         streaming = self._make_stream(server.inference)
+        if streaming is not None:
+            server.show(("edgewright_stream_messages_total", "Messages of the stream by outcome.", streaming.counts))
         joining = threading.Thread(target=self._join, args=(boot_id(number),), name="start-up", daemon=True)
         joining.start()
         watchdog = self._make_watchdog(loop)

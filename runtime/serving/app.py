@@ -34,7 +34,7 @@ from runtime.serving.describe import find, model_config, model_metadata, server_
 from runtime.serving.inference import Answer, Call, Inference
 from runtime.serving.limits import LimitSettings
 from runtime.serving.messages import InferRequest, decode_request, encode_response
-from runtime.serving.metrics import CONTENT_TYPE, render_metrics
+from runtime.serving.metrics import CONTENT_TYPE, Counts, render_metrics
 from runtime.serving.model import ServedModel
 from runtime.serving.protocol import Hub, Request, Response
 from runtime.serving.regions import NO_REGIONS, Regions
@@ -86,6 +86,8 @@ class App:
         self.regions = regions
         self._admin = Admin(repository, control)
         self._responses: dict[int, int] = {}
+        self.counts: list[Counts] = []
+        """What other ways in count, for /metrics; each keeps its own mapping up to date."""
         self.is_draining = False
 
     def handle(self, request: Request) -> "Response | asyncio.Future[Response]":
@@ -131,7 +133,7 @@ class App:
         if path == b"/v2/health/ready":
             return _json({"ready": not self.is_draining}, 503 if self.is_draining else 200)
         if path == b"/metrics":
-            body = render_metrics(self._repository, self.inference, self._responses, len(self.hub.connections))
+            body = render_metrics(self._repository, self.inference, self._responses, len(self.hub.connections), self.counts)
             return Response(200, b"Content-Type: " + CONTENT_TYPE + b"\r\n", [body])
         raise _no_route(path)
 

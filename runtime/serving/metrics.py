@@ -20,7 +20,17 @@ _BUCKETS = 12
 """Bucket boundaries are 4**k microseconds: 4 us to 16.8 s."""
 
 
-def render_metrics(repository: Repository, inference: Inference, responses: Mapping[int, int], connections: int) -> bytes:
+Counts = tuple[str, str, Mapping[str, int]]
+"""Of another way in: a counter's name, what it counts, and how many by label: 'status="OK"' -> 7."""
+
+
+def render_metrics(
+    repository: Repository,
+    inference: Inference,
+    responses: Mapping[int, int],
+    connections: int,
+    more: Iterable[Counts] = (),
+) -> bytes:
     """All metrics of the daemon's serving side. responses: HTTP status -> how many were sent."""
     served = [(_labels(model), model.monitor.totals()) for model in repository.models()]
     lines: list[str] = []
@@ -39,6 +49,8 @@ def render_metrics(repository: Repository, inference: Inference, responses: Mapp
     by_status = ((f'status="{status}"', count) for status, count in sorted(responses.items()))
     lines += _family("edgewright_http_responses_total", "counter", "HTTP responses by status.", by_status)
     lines += _family("edgewright_http_connections", "gauge", "Open HTTP connections.", [("", connections)])
+    for name, help_text, by_label in more:
+        lines += _family(name, "counter", help_text, sorted(by_label.items()))
     lines += _family("process_resident_memory_bytes", "gauge", "Resident memory size in bytes.", [("", resident_bytes())])
     return ("\n".join(lines) + "\n").encode()
 

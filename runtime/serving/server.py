@@ -14,6 +14,7 @@ from runtime.serving.app import App
 from runtime.serving.control import ModelControl, Stored
 from runtime.serving.inference import Inference, Joining
 from runtime.serving.limits import LimitSettings, ServingSettings
+from runtime.serving.metrics import Counts
 from runtime.serving.protocol import SWEEP_S
 from runtime.serving.regions import NO_REGIONS, Regions
 from runtime.serving.repository import Repository
@@ -46,6 +47,10 @@ class Server:
             for name in (bound.getsockname() for bound in listener.sockets if bound.family != socket.AF_UNIX)
         )
         self.unix_socket = settings.unix_socket
+
+    def show(self, counts: Counts) -> None:
+        """Tell another way in's counts at /metrics too."""
+        self._app.counts.append(counts)
 
     @property
     def connections(self) -> int:
@@ -160,6 +165,7 @@ async def serve(
             start_grpc = load_grpc()
             shared = regions if by_network else NO_REGIONS
             server.grpc = await start_grpc(repository, inference, settings, limits, control=control, regions=shared, hub=app.hub)
+            app.counts.append(("edgewright_grpc_calls_total", "gRPC calls by status.", server.grpc.service.answered))
         except DaemonError:
             await server.close()
             raise

@@ -54,7 +54,7 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         self.calls = 0
         """Under way now; a stream is one."""
         self.answered: dict[str, int] = {}
-        """Calls by status; each request of a stream is one."""
+        """Calls by status, as /metrics labels them; each request of a stream is one."""
         self._handlers = {f"/{SERVICE.full_name}/{name}": handler for name, handler in self._make_handlers(told)}
 
     def service(self, handler_call_details: Any) -> Any:
@@ -210,7 +210,8 @@ class Service(grpc.GenericRpcHandler):  # type: ignore[misc]
         return answer
 
     def _count(self, status: str) -> None:
-        self.answered[status] = self.answered.get(status, 0) + 1
+        label = f'status="{status}"'
+        self.answered[label] = self.answered.get(label, 0) + 1
 
 
 async def _settled(running: Awaitable[bytes]) -> bytes:

@@ -29,6 +29,8 @@ class StreamStarter:
         self._inference = inference
         self._stopping = asyncio.Event()
         self.stream: Stream | None = None
+        self.counts: dict[str, int] = {}
+        """For /metrics."""
         self._task = asyncio.get_running_loop().create_task(self._run())
 
     async def stop(self, grace_s: float) -> None:
@@ -47,7 +49,7 @@ class StreamStarter:
         kind = await asyncio.to_thread(_stream_class)
         if self._stopping.is_set():
             return
-        self.stream = kind(self._settings, self._limits, self._repository, self._inference)
+        self.stream = kind(self._settings, self._limits, self._repository, self._inference, counts=self.counts)
         log.info("stream of %s: %s -> %s", self._settings.model, self._settings.topic_in, self._settings.topic_out)
         try:
             await self.stream.run()

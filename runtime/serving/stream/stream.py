@@ -37,6 +37,8 @@ log = logging.getLogger(__name__)
 FIRST_RETRY_S, LONGEST_RETRY_S = 0.5, 60.0
 NOT_NOW_S = 0.2
 """Until a message is tried again whose model is busy or not there yet."""
+ANSWERED, DEAD = 'outcome="answered"', 'outcome="dead"'
+"""As /metrics labels them."""
 _HEADROOM = 64 * 1024
 # As for HTTP: JSON of more than this takes as long to read as the longest inference that runs inline.
 _INLINE_BYTES = 16 * 1024
@@ -44,7 +46,7 @@ _NOT_NOW = (OverloadedError, RetiredError, ModelNotFoundError)
 
 
 class Stream:
-    """One configured stream. For use from one event loop. answered, dead: messages so far."""
+    """One configured stream. For use from one event loop."""
 
     def __init__(
         self,
@@ -52,9 +54,11 @@ class Stream:
         limits: LimitSettings,
         repository: Repository,
         inference: Inference,
+        *,
+        counts: dict[str, int] | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
-        """Raises ConfigError."""
+        """counts: answered and dead messages, kept up to date there. Raises ConfigError."""
         self._settings = settings
         self._limits = limits
         self._address = check_stream(settings)
@@ -67,7 +71,8 @@ class Stream:
         self._published: deque[_Item] = deque()
         """Answered, and not yet taken over by the broker."""
         self._stopping = asyncio.Event()
-        self.answered = self.dead = 0
+        self.counts = {} if counts is None else counts
+        self.counts.update({ANSWERED: 0, DEAD: 0})
 
     @property
     def is_up(self) -> bool:
@@ -196,10 +201,7 @@ class Stream:
                 break
         while self._published and self._published[0].is_taken_over:
             item = self._published.popleft()
-            if item.is_dead:
-                self.dead += 1
-            else:
-                self.answered += 1
+            self.counts[DEAD if item.is_dead else ANSWERED] += 1
             line.acknowledge(item.message)
 
     def _settle(self, line: Line, item: "_Item", refusal: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import time
+import urllib.request
 
 import numpy as np
 import pytest
@@ -75,9 +76,16 @@ def test_http_grpc_and_a_stream_give_the_same_answers(start, tmp_path):
         peer.ask(json_request(ROWS))
     (output,) = json.loads(peer.answers.get(timeout=WAIT_S).payload)["outputs"]
     assert np.allclose(np.reshape(output["data"], output["shape"]), expected, atol=1e-5)
+    daemon.wait_until(lambda: 'edgewright_stream_messages_total{outcome="answered"}' in metrics(daemon), "the stream's count")
+    assert 'edgewright_grpc_calls_total{status="PERMISSION_DENIED"} 1' in metrics(daemon)
     assert daemon.stop() == 0
     peer.stop()
     broker.stop()
+
+
+def metrics(daemon):
+    with urllib.request.urlopen(f"http://127.0.0.1:{daemon.port}/metrics", timeout=10) as response:
+        return response.read().decode()
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_a_request_that_never_arrives_whole_is_ended(start_grpc):
             part = client.recv(65536)
             assert part, received
             received += part
-    assert endpoint.server.grpc.service.answered == {"DEADLINE_EXCEEDED": 1}
+    assert endpoint.server.grpc.service.answered == {'status="DEADLINE_EXCEEDED"': 1}
 
 
 def test_half_the_calls_may_be_streams(start_grpc, connect):

@@ -10,6 +10,7 @@ import pytest
 from runtime.errors import InferenceError
 from runtime.serving.limits import LimitSettings
 from runtime.serving.model import ServedModel
+from runtime.serving.stream.stream import DEAD
 from tests.runtime.serving.conftest import expected_scores, write_artifact
 from tests.runtime.serving.stream.conftest import WAIT_S, Peer, json_request, until
 
@@ -181,7 +182,7 @@ def test_no_message_is_lost_when_the_broker_restarts(local_broker, start_stream)
         answered.add(number_of(asking.answers.get(timeout=WAIT_S)))
     assert answered == set(range(total))
     assert asking.dead.empty()
-    assert stream.stream.dead == 0
+    assert stream.stream.counts[DEAD] == 0
     asking.stop()
 
 
