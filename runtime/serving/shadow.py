@@ -120,13 +120,14 @@ class Shadow:
         """Take a live request as a sample if it is its turn: copy it, for its arrays are the caller's; or count it dropped."""
         if not next(self._turns):
             return
-        size_bytes = sum([array.nbytes for array in inputs.values()]) + sum([array.nbytes for array in outputs.values()])
         with self._offering:
-            waiting_rows, waiting_bytes = self._put_rows - self._got_rows, self._put_bytes - self._got_bytes
-            fits = (
-                waiting_rows + rows <= self._settings.waiting_rows and waiting_bytes + size_bytes <= self._settings.waiting_bytes
-            )
-            if self._ended.is_set() or not (fits or not waiting_rows):
+            waiting_rows = self._put_rows - self._got_rows
+            # The usual end while the budget is spent, hence before anything is added up.
+            if (waiting_rows and waiting_rows + rows > self._settings.waiting_rows) or self._ended.is_set():
+                self._dropped += rows
+                return
+            size_bytes = sum([array.nbytes for array in inputs.values()]) + sum([array.nbytes for array in outputs.values()])
+            if waiting_rows and self._put_bytes - self._got_bytes + size_bytes > self._settings.waiting_bytes:
                 self._dropped += rows
                 return
             self._put_rows += rows
