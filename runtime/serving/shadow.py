@@ -38,12 +38,13 @@ _LONGEST_PAUSE_S = 60.0
 class ShadowSettings(msgspec.Struct, frozen=True, kw_only=True):
     """cpu_permille: of wall time that one shadow may use; waiting_*: what its queue holds; joined_rows: run at once at most.
 
-    Below 10 permille fewer than one live request in a hundred meets the shadow at work, so that their p99 stays: measured
-    1.07x at 8 and 1.28x at 20, with a 16 us model asked without a pause (`benchmarks.shadow`).
+    Below 10 permille fewer than one live request in a hundred meets the shadow at work. waiting_rows: two runs' worth, for each
+    that waits was copied by a live request: with 1,024 the p99 of a 16 us model asked without a pause rose 1.4-fold, with 64
+    1.1-fold (`benchmarks.shadow`).
     """
 
     cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 8
-    waiting_rows: Annotated[int, Meta(ge=1)] = 1024
+    waiting_rows: Annotated[int, Meta(ge=1)] = 64
     waiting_bytes: Annotated[int, Meta(ge=1)] = 8 << 20
     joined_rows: Annotated[int, Meta(ge=1)] = 32
 
