@@ -95,6 +95,9 @@ def _ask_the_daemon(config: Config, wanted: SideLoad) -> Job:
         store.ask_for(wanted)
         try:
             if not _wait(TAKE_UP_S, lambda: wanted.model not in {one.model for one in store.side_loads()}):
+                running = store.jobs().get(wanted.model)
+                if running is not None and running.is_running:
+                    raise InUseError(f"an update of {wanted.model} is under way ({running.state}); install when it has ended")
                 raise InUseError(f"{config.state_dir} is in use, but nobody there takes the bundle up; is the daemon well?")
         except BaseException:
             store.forget_side_load(wanted.model)

@@ -140,12 +140,12 @@ class Updater:
                 return
 
     def _take_side_loads(self) -> None:
-        """Start what `runtime install` asks for. It goes before what the fleet wants, until the fleet says something newer."""
+        """Start what `runtime install` asks for. It goes before a fleet's update that is not live yet."""
         held = self._store.held()
         for wanted in self._store.side_loads():
             running = self._jobs.get(wanted.model)
             if running is not None and running.is_running:
-                if not running.source:
+                if not running.source and running.state in _BEFORE_SWITCH:  # what is live already ends as it would
                     self._jobs[wanted.model] = self._machine.supersede(running, "a side-load")
                     self._due_s.pop(wanted.model, None)
                 continue

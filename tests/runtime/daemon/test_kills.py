@@ -105,6 +105,7 @@ def test_a_version_that_kills_the_daemon_whenever_it_is_opened_is_rolled_back(ve
     fleet.wait(settled("deadly", old, rollout="rollout-3"))
 
 
+@pytest.mark.slow  # the same with simulated deaths: tests/runtime/update/test_storm.py
 def test_a_committed_version_under_which_the_daemon_keeps_dying_gives_way(versions, store, fleet, start_daemon):
     old, new = versions
     daemon = start_daemon("storm")

@@ -4,11 +4,16 @@ import numpy as np
 import pytest
 
 from runtime.config import Config, DeviceSettings
+from runtime.contract.canonical import DESIRED_LIMIT, write_message
+from runtime.contract.deployment import Settings
 from runtime.contract.errors import DigestError
 from runtime.install import install
 from runtime.status import read_status
+from runtime.update.state import open_state
+from runtime.update.store import Held
 from tests.support.artifacts import FEATURES, TARGET, scores, write_artifact
 from tests.support.daemon import DaemonProcess
+from tests.support.store import make_desired
 
 pytestmark = pytest.mark.e2e
 
@@ -22,7 +27,10 @@ def test_a_stick_is_taken_up_and_a_tampered_one_refused(tmp_path, store):
     store.publish(tmp_path / "1")
     first = store.write_bundle(tmp_path / "first.edge")
     config = Config(device=DeviceSettings(state_dir=str(tmp_path / "device")))
-    (tmp_path / "device").mkdir()
+    state = open_state(tmp_path / "device")  # as a fleet's last word may have left it
+    quick = make_desired("dev", 1, settings=Settings(probation_s=0))
+    state.store.hold(Held(b"", write_message(quick, DESIRED_LIMIT)))
+    state.store.close()
     with_root = {"model": "", "target": TARGET, "root": tmp_path / "root.json"}
     daemon = DaemonProcess(tmp_path / "device").start()
     try:
