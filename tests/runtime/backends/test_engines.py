@@ -20,11 +20,12 @@ def test_openvino_computes_in_bf16_only_when_asked(model_files, layers):
     assert 1e-4 < np.abs(rough - exact).max() / np.abs(exact).max() < 3e-2
 
 
-def test_string_tensors_are_refused_by_name(tmp_path):
+def test_what_the_protocol_has_no_datatype_for_is_refused_by_name(tmp_path):
     from onnx import TensorProto, helper, save
 
-    tensor = [helper.make_tensor_value_info(name, TensorProto.STRING, [1]) for name in ("words", "same")]
-    graph = helper.make_graph([helper.make_node("Identity", ["words"], ["same"])], "strings", tensor[:1], tensor[1:])
+    kind = helper.make_sequence_type_proto(helper.make_tensor_type_proto(TensorProto.FLOAT, [1]))
+    values = [helper.make_value_info(name, kind) for name in ("words", "same")]
+    graph = helper.make_graph([helper.make_node("Identity", ["words"], ["same"])], "sequences", values[:1], values[1:])
     save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), tmp_path / "model.onnx")
     with pytest.raises(ModelLoadError, match="'words'"):
         get_backend("onnxruntime").load(tmp_path / "model.onnx", {})
