@@ -83,6 +83,7 @@ class Disk:
             assert (self.slots.blobs / f"{names[-1]}.part").exists()
             assert all((self.slots.blobs / name).exists() for name in names[:-1])
         wanted = {path.name for lane, slot in self.holds for path in self._blobs(lane, slot)}
+        wanted |= set(self.fetching)
         wanted |= {name for names in self.fetching.values() for name in names}
         assert {path.name.partition(".")[0] for path in self.slots.blobs.iterdir()} <= wanted
 
