@@ -36,9 +36,10 @@ from runtime.serving.limits import LimitSettings
 from runtime.serving.messages import InferRequest, decode_request, encode_response
 from runtime.serving.metrics import CONTENT_TYPE, Counts, render_metrics
 from runtime.serving.model import ServedModel
-from runtime.serving.protocol import Hub, Request, Response
+from runtime.serving.protocol import Hub, Response
 from runtime.serving.regions import NO_REGIONS, Regions
 from runtime.serving.repository import Repository
+from runtime.serving.request import Request
 from runtime.serving.statistics import model_statistics
 
 log = logging.getLogger(__name__)
@@ -47,6 +48,7 @@ _JSON = b"Content-Type: application/json\r\n"
 _BINARY = b"Content-Type: application/octet-stream\r\nInference-Header-Content-Length: %d\r\n"
 _MODELS = b"/v2/models/"
 _IDENTITY = b"identity"
+_NO_VARIANT: dict[str, str] = {}
 _ACTIONS: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["config"], ["stats"])
 # JSON of 224x224x3 numbers takes 17 to 50 ms to read, so this much takes about as long as the longest inline inference.
 _INLINE_JSON_BYTES = 16 * 1024
@@ -242,8 +244,7 @@ class _Reading:
 
     def answer(self, answer: Answer) -> Response:
         manifest, role = answer.served.manifest, answer.served.role
-        variant: dict[str, str] = {}
-        headers = b""
+        variant, headers = _NO_VARIANT, b""
         if role != "active":
             variant, headers = {"variant": role}, b"Edgewright-Variant: %b\r\n" % role.encode()
         body, head_length = encode_response(

@@ -25,6 +25,8 @@ from runtime.errors import (
     RequestTooLargeError,
 )
 from runtime.serving.limits import LimitSettings
+from runtime.serving.request import Request
+from runtime.serving.usual import Usual, learn
 
 READ_BYTES = 256 * 1024
 # A refused client may still be sending; closing at once would reset the connection and lose the refusal.
@@ -43,39 +45,6 @@ _READ_HEADERS = frozenset(
     )
 )
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
-
-
-class Request:
-    """One complete request. head_length: value of Inference-Header-Content-Length, or None without one.
-
-    encoding, accept, split_key: values of Content-Encoding, Accept-Encoding and Edgewright-Split-Key, b"" without one.
-    shares_memory: whether it came by a way whose clients may share memory with this process.
-    """
-
-    __slots__ = (
-        "accept",
-        "body",
-        "encoding",
-        "expects_continue",
-        "head_length",
-        "is_last",
-        "method",
-        "shares_memory",
-        "split_key",
-        "target",
-    )
-
-    def __init__(self, *, shares_memory: bool) -> None:
-        self.shares_memory = shares_memory
-        self.method = b""
-        self.target = b""
-        self.body = b""
-        self.head_length: int | None = None
-        self.encoding = b""
-        self.accept = b""
-        self.split_key = b""
-        self.expects_continue = False
-        self.is_last = False
 
 
 class Response(msgspec.Struct, frozen=True):
@@ -100,7 +69,8 @@ class Hub:
         self.limits = limits
         self.handler = handler
         self.refusal = refusal
-        self.buffer = memoryview(bytearray(READ_BYTES))
+        self.memory = bytearray(READ_BYTES)
+        self.buffer = memoryview(self.memory)
         self.connections: set[Connection] = set()
         self.buffered_bytes = 0
         self.is_draining = False
@@ -139,10 +109,12 @@ class Connection(asyncio.BufferedProtocol):
         self._parser: Any = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport = None  # type: ignore[assignment]  # set before any other callback
         self._queue: deque[Request] = deque()
+        self._usual: Usual | None = None
         self._refused: DaemonError | None = None
         self._current = Request(shares_memory=self._shares_memory)
         self._fragments: list[bytes] = []
         self._body_bytes = 0
+        self._announced_bytes = -1
         self._header_bytes = 0
         self._unended_bytes = 0
         self._is_reading_headers = False
@@ -179,6 +151,11 @@ class Connection(asyncio.BufferedProtocol):
         if self._is_refusing:
             return
         complete_before = len(self._queue)
+        is_between = not (self._began or complete_before or self._is_answering)
+        usual = self._usual
+        if usual is not None and is_between and nbytes == usual.size and self._hub.memory.startswith(usual.head):
+            self._take(usual.again(bytes(self._hub.buffer[len(usual.head) : nbytes])))
+            return
         try:
             self._parser.feed_data(self._hub.buffer[:nbytes])
         except httptools.HttpParserCallbackError as error:
@@ -193,6 +170,7 @@ class Connection(asyncio.BufferedProtocol):
             self._unended_bytes += nbytes  # all of it belongs to one header, and one without an end is never reported
             if self._unended_bytes > self._limits.header_bytes:
                 self._refuse(self._header_error())
+        self._usual = self._learnt(nbytes) if is_between else None
         self._pump()
 
     def eof_received(self) -> bool:
@@ -207,11 +185,30 @@ class Connection(asyncio.BufferedProtocol):
         self._is_write_paused = False
         self._pump()
 
+    def _learnt(self, nbytes: int) -> Usual | None:
+        """What the read that was just parsed tells of the next, where it was one whole request with a body of known length."""
+        if len(self._queue) != 1 or self._began or self._is_refusing:
+            return None
+        request = self._queue[0]
+        is_plain = self._announced_bytes == len(request.body) and not (request.is_last or request.expects_continue)
+        return learn(self._hub.buffer[:nbytes], request) if is_plain else None
+
+    def _take(self, request: Request) -> None:
+        """A request that needed no parsing. Its limits are those of the one before it, but for what all bodies together take."""
+        self._hub.buffered_bytes += len(request.body)
+        if self._hub.buffered_bytes > self._limits.buffered_bytes:
+            self._hub.buffered_bytes -= len(request.body)
+            self._refuse(_too_many_bodies())
+        else:
+            self._queue.append(request)
+        self._pump()
+
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
         self._current = Request(shares_memory=self._shares_memory)
         self._header_bytes = self._unended_bytes = 0
+        self._announced_bytes = -1
         self._is_reading_headers = True
         self._began = time.monotonic()
 
@@ -231,7 +228,8 @@ class Connection(asyncio.BufferedProtocol):
         if name == b"inference-header-content-length":
             self._current.head_length = _number("Inference-Header-Content-Length", value)
         elif name == b"content-length":
-            if _number("Content-Length", value) > self._limits.body_bytes:
+            self._announced_bytes = _number("Content-Length", value)
+            if self._announced_bytes > self._limits.body_bytes:
                 raise self._body_error()
         elif name == b"content-encoding":
             self._current.encoding = value.lower()
@@ -255,7 +253,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._body_bytes > self._limits.body_bytes:
             raise self._body_error()
         if self._hub.buffered_bytes > self._limits.buffered_bytes:
-            raise OverloadedError("too many request bodies are being received at once")
+            raise _too_many_bodies()
         self._fragments.append(fragment)
 
     def on_message_complete(self) -> None:
@@ -368,6 +366,10 @@ class Connection(asyncio.BufferedProtocol):
         self._close_at = time.monotonic() + LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
+
+
+def _too_many_bodies() -> OverloadedError:
+    return OverloadedError("too many request bodies are being received at once")
 
 
 def _number(name: str, value: bytes) -> int:

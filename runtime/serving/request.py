@@ -1,0 +1,34 @@
+"""What is one HTTP request, once it is complete?"""
+
+
+class Request:
+    """One complete request. head_length: value of Inference-Header-Content-Length, or None without one.
+
+    encoding, accept, split_key: values of Content-Encoding, Accept-Encoding and Edgewright-Split-Key, b"" without one.
+    shares_memory: whether it came by a way whose clients may share memory with this process.
+    """
+
+    __slots__ = (
+        "accept",
+        "body",
+        "encoding",
+        "expects_continue",
+        "head_length",
+        "is_last",
+        "method",
+        "shares_memory",
+        "split_key",
+        "target",
+    )
+
+    def __init__(self, *, shares_memory: bool) -> None:
+        self.shares_memory = shares_memory
+        self.method = b""
+        self.target = b""
+        self.body = b""
+        self.head_length: int | None = None
+        self.encoding = b""
+        self.accept = b""
+        self.split_key = b""
+        self.expects_continue = False
+        self.is_last = False
