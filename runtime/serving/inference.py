@@ -2,7 +2,7 @@
 
 One way in for every transport: HTTP, gRPC and streams hand over a call and a function that makes their answer of its
 outputs. A quick model runs at once in the event loop's thread, for a hand-over costs more than it does; a slow one in its
-own. Where joining is configured, requests to a model with a free batch wait a moment for others to run with. The answer is
+own, unless it is not that slow and its caller the only one. Where joining is configured, requests to a model with a free batch wait a moment for others to run with. The answer is
 made where the inference ran, so that a large one holds nobody up either.
 """
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from runtime.backends.base import Tensors
 from runtime.errors import InferenceError
+from runtime.serving.alone import Alone
 from runtime.serving.batching import Form, Gathering, Later, form_of, has_free_batch, join, rows_of, split
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository
@@ -67,16 +68,20 @@ class Inference:
         repository: Repository,
         *,
         inline_ns: int,
+        alone_ns: int = 0,
         waiting: int,
         inference_s: float = 0.0,
         joining: Joining = Joining(),  # noqa: B008 - frozen
         later: Later | None = None,
     ) -> None:
-        """inline_ns: expected cost from which on a call leaves the loop's thread; waiting: calls queued per version at most;
-        inference_s: see Workers; later: how a joined call's bound is kept, None for the loop's own clock.
+        """inline_ns: expected cost from which on a call leaves the loop's thread; alone_ns: the same for a lone caller, unless
+        inference_s is set, which only a thread can keep; waiting: calls queued per version at most; inference_s: see Workers;
+        later: how a joined call's bound is kept, None for the loop's own clock.
         """
         self._repository = repository
         self._inline_ns = inline_ns
+        self._alone_ns = 0 if inference_s else alone_ns
+        self._lone = Alone()
         self._workers = Workers(waiting, inference_s)
         self.joining = joining
         self._later = later
@@ -91,17 +96,26 @@ class Inference:
         Raises, or its future does: ModelNotFoundError, RequestError, InferenceError, OverloadedError, or what `make` raises.
         A future is cancelled when the daemon stops first.
         """
+        self._lone.asked()
         served = self._repository.pick(call.model, call.version, call.key)
         if self.joining.rows > 1 and has_free_batch(served.manifest):
             served.check(call.inputs)
             if 0 < (rows := rows_of(call.inputs)) < self.joining.rows:
                 return self._gather(served, call, make, rows)
-        if served.expected_ns(call.inputs) <= self._inline_ns and not self._workers.is_busy(served):
+        expected_ns = served.expected_ns(call.inputs)
+        if expected_ns <= self._inline_ns and not self._workers.is_busy(served):
             return self._run(served, call, make)
+        if expected_ns <= self._alone_ns and self._lone.is_so() and self._workers.is_idle:
+            try:
+                return self._run(served, call, make)
+            finally:
+                self._lone.ran()
         return self._workers.submit(served, partial(self._run, served, call, make))
 
     def submit_unread(self, model: str, read: Callable[[], Call], make: Callable[[Answer], Made]) -> "asyncio.Future[Made]":
         """As `submit`, for a request so large that reading it would hold up the loop: `read` runs in the model's thread too."""
+
+        self._lone.asked()
 
         def run() -> Made:
             call = read()

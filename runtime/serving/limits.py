@@ -15,7 +15,11 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     """port: 0 takes a free one, said in the log; unix_socket: "" for none; drain_s: for open requests at a stop.
 
     inline_us: a model expected to take less runs in the event loop itself, for a thread's hand-over costs 17 us; slower
-    ones run in a thread of their own, so that health checks and other models are answered meanwhile.
+    ones run in a thread of their own, so that health checks and other models are answered meanwhile. alone_us: one expected
+    to take less runs in the loop too while only one caller asks at a time; a health check may then wait so long. Neither
+    where inline_us is 0, and the latter not where limits.inference_s is set, which only a thread can keep.
+    poll_us: for so long the event loop looks for the next request itself before it sleeps, where there is a second core; to
+    wake a sleeping one takes longer than a small model. 0 to sleep at once.
     model_control: whether clients may unload models and load them again. shared_memory: where tensors may be passed in
     shared memory; "local" offers it over the unix socket, and over TCP where `host` is this machine's own: others' clients share
     no memory with it.
@@ -36,7 +40,9 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     grpc_port: Annotated[int, Meta(ge=0, le=65_535)] = 8001
     unix_socket: str = ""
     drain_s: Seconds = 10
+    poll_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
     inline_us: Annotated[int, Meta(ge=0)] = 200
+    alone_us: Annotated[int, Meta(ge=0)] = 5000
     model_control: bool = False
     shared_memory: Literal["local", "always", "never"] = "local"
     isolation: Literal["never", "probation", "always"] = "probation"

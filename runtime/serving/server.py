@@ -132,6 +132,7 @@ async def serve(
     inference = Inference(
         repository,
         inline_ns=settings.inline_us * 1000,
+        alone_ns=settings.alone_us * 1000 if settings.inline_us else 0,
         waiting=limits.waiting,
         inference_s=limits.inference_s,
         joining=Joining(settings.batch_rows, settings.batch_delay_us / 1e6),

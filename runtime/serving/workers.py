@@ -36,6 +36,11 @@ class Workers:
         return lane is not None and lane.waiting > 0
 
     @property
+    def is_idle(self) -> bool:
+        """Whether no call is under way or queued, of whatever version."""
+        return not any(lane.waiting for lane in self._lanes.values())
+
+    @property
     def queued(self) -> dict[ServedModel, int]:
         """How many calls are under way or wait, by version."""
         return {served: lane.waiting for served, lane in self._lanes.items()}
