@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import selectors
 import signal
 import socket
 import subprocess
@@ -26,8 +27,9 @@ import numpy as np
 
 from benchmarks.figures import Figure, show
 from runtime.api import Runtime
-from runtime.backends.base import get_backend
+from runtime.backends.base import parse_options
 from runtime.backends.datatypes import NUMPY_TYPES
+from runtime.backends.onnxruntime import OnnxRuntimeOptions, session_options
 from runtime.contract.artifact import EngineRange, FileEntry, Lineage, Manifest, Processing, Requirements, Step, TensorSpec
 from runtime.contract.canonical import Received, write_json
 from runtime.contract.telemetry import CELLS, EdgeSet, Reference, StreamCounts, StreamReference
@@ -38,22 +40,30 @@ from runtime.monitor.streams import stream_plan, stream_rows
 ZERO = "0" * 64
 MONITOR_FEATURES = 16
 ROUNDS, CALLS = 30, 300
+SIDE, WIDE_SIDE = 32, 256
 
 
 def main() -> int:
     arguments = parse_arguments()
     if arguments.serve:
-        asyncio.run(serve_until_terminated(Path(arguments.serve), arguments.unix_socket))
+        from runtime.serving.limits import ServingSettings
+        from runtime.serving.polling import run as run_polling
+
+        run_polling(serve_until_terminated(Path(arguments.serve), arguments.unix_socket), ServingSettings().poll_us)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         artifact = Path(arguments.artifact) if arguments.artifact else write_tiny_artifact(Path(folder) / "tiny")
-        return show(run(artifact, Path(folder), arguments.rounds, arguments.calls), arguments.json)
+        figures = run(artifact, Path(folder), arguments.rounds, arguments.calls)
+        if not arguments.artifact:
+            figures += measure_in_process(Path(folder), arguments.rounds, arguments.calls // 10)
+        return show(figures, arguments.json)
 
 
 def measure() -> list[Figure]:
     """The figures of the built-in tiny model, as `python -m benchmarks` shows them."""
     with tempfile.TemporaryDirectory() as folder:
-        return run(write_tiny_artifact(Path(folder) / "tiny"), Path(folder), ROUNDS, CALLS)
+        figures = run(write_tiny_artifact(Path(folder) / "tiny"), Path(folder), ROUNDS, CALLS)
+        return [*figures, *measure_in_process(Path(folder), ROUNDS, CALLS // 10)]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -71,20 +81,20 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
     with contextlib.ExitStack() as stack:
         runtime = stack.enter_context(Runtime())
         manifest = runtime.open(artifact)
-        bare = get_backend(manifest.requires.engine).load(artifact / manifest.model_file, manifest.engine_options)
-        stack.callback(bare.close)
+        bare = engine_alone(artifact, manifest)
         port, unix_socket, first_s = stack.enter_context(running_server(artifact, folder / "runtime.sock"))
         inputs = random_inputs(manifest)
-        request = binary_request(manifest, inputs)
+        request, in_json = binary_request(manifest, inputs), json_request(manifest, inputs)
         tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
         tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         unix = stack.enter_context(socket.socket(socket.AF_UNIX))
         unix.connect(unix_socket)
         ways: dict[str, Callable[[], object]] = {
-            "bare": lambda: bare.infer(inputs),
+            "bare": lambda: bare(inputs),
             "in_process": lambda: runtime.infer(inputs),
             "tcp": lambda: exchange(tcp, request),
             "unix": lambda: exchange(unix, request),
+            "json": lambda: exchange(tcp, in_json),
         }
         p50, mean = run_rounds(ways, rounds, calls)
         over_bare = {way: float(np.median(p50[way] - p50["bare"])) for way in ("tcp", "unix")}
@@ -94,6 +104,10 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
             Figure(name="in-process, monitor on, mean / bare", value=median_ratio(mean, "in_process"), unit="x", limit=1.20),
             Figure(name="HTTP v2 binary over TCP, p50 - bare", value=over_bare["tcp"], unit="us", limit=30),
             Figure(name="HTTP v2 binary over unix socket, p50 - bare", value=over_bare["unix"], unit="us", limit=25),
+            Figure(name="HTTP v2 JSON over TCP, p50 / bare", value=median_ratio(p50, "json"), unit="x", limit=5),
+            Figure(
+                name="HTTP v2 binary, 8 connections", value=requests_per_s(port, request), unit="/s", limit=15_000, at_most=False
+            ),
             Figure(
                 name="TCP round trip alone, p50", value=bare_round_trip_us(rounds * calls // 4), unit="us", how="asyncio echo"
             ),
@@ -101,6 +115,49 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
             Figure(name="serving process, resident memory", value=resident_mb(port), unit="MB", limit=75, how="no MQTT agent"),
             Figure(name="serving process, CPU to first inference", value=first_s, unit="s", limit=0.5),
         ]
+
+
+def measure_in_process(folder: Path, rounds: int, calls: int) -> Iterator[Figure]:
+    """What the runtime adds to a model of about a millisecond: the tiny one on 64 times the pixels."""
+    artifact = write_tiny_artifact(folder / "wide", side=WIDE_SIDE)
+    with Runtime() as runtime:
+        manifest = runtime.open(artifact)
+        bare, inputs = engine_alone(artifact, manifest), random_inputs(manifest)
+        ways: dict[str, Callable[[], object]] = {"bare": lambda: bare(inputs), "in_process": lambda: runtime.infer(inputs)}
+        p50, _ = run_rounds(ways, rounds, calls)
+    yield Figure(name="wide model, bare session, p50", value=float(np.median(p50["bare"])), unit="us")
+    yield Figure(name="wide model, in-process, p50 / bare", value=median_ratio(p50, "in_process"), unit="x", limit=1.01)
+
+
+def engine_alone(artifact: Path, manifest: Manifest) -> Callable[[dict[str, np.ndarray]], object]:
+    """The engine's own session, opened with the options the backend opens it with and called as its documentation says."""
+    import onnxruntime
+
+    options = session_options(onnxruntime, parse_options(OnnxRuntimeOptions, manifest.engine_options, "onnxruntime"))
+    session = onnxruntime.InferenceSession(str(artifact / manifest.model_file), options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(None, inputs)
+
+
+def requests_per_s(port: int, request: bytes, connections: int = 8, seconds: float = 3.0) -> float:
+    """How many requests are answered when so many connections ask again as soon as they are answered."""
+    with selectors.DefaultSelector() as selector, contextlib.ExitStack() as stack:
+        for _ in range(connections):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            size = len(exchange(client, request))
+            selector.register(client, selectors.EVENT_READ)
+            client.sendall(request)
+        answered, missing = 0, dict.fromkeys(selector.get_map(), size)
+        until = time.perf_counter() + seconds
+        while time.perf_counter() < until:
+            for key, _ in selector.select():
+                client = key.fileobj  # type: ignore[assignment]  # registered above
+                missing[key.fd] -= len(client.recv(65536))
+                if not missing[key.fd]:
+                    missing[key.fd] = size
+                    answered += 1
+                    client.sendall(request)
+        return answered / seconds
 
 
 def run_rounds(
@@ -239,6 +296,22 @@ def exchange(client: socket.socket, request: bytes) -> bytes:
     return received
 
 
+def json_request(manifest: Manifest, inputs: dict[str, np.ndarray]) -> bytes:
+    """As clients without binary tensors send it: every number at full length."""
+    tensors = [
+        {
+            "name": spec.name,
+            "shape": inputs[spec.name].shape,
+            "datatype": spec.datatype,
+            "data": inputs[spec.name].ravel().tolist(),
+        }
+        for spec in manifest.inputs
+    ]
+    body = json.dumps({"inputs": tensors}).encode()
+    head = f"POST /v2/models/{manifest.model}/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: {len(body)}\r\n\r\n"
+    return head.encode() + body
+
+
 def binary_request(manifest: Manifest, inputs: dict[str, np.ndarray]) -> bytes:
     tensors = [
         {
@@ -302,15 +375,15 @@ def make_edge_set(manifest: Manifest, sample: dict[str, np.ndarray]) -> Received
     return Received(msgspec.msgpack.encode(value), value)
 
 
-def write_tiny_artifact(directory: Path) -> Path:
+def write_tiny_artifact(directory: Path, side: int = SIDE) -> Path:
     """Two depthwise-separable blocks behind a strided convolution, 10 classes; random weights, for latency only."""
     import msgspec
 
     directory.mkdir()
-    write_tiny_onnx(directory / "model.onnx")
-    inputs = (TensorSpec(name="input", datatype="FP32", shape=(-1, 1, 32, 32), layout="NCHW"),)
+    write_tiny_onnx(directory / "model.onnx", side)
+    inputs = (TensorSpec(name="input", datatype="FP32", shape=(-1, 1, side, side), layout="NCHW"),)
     outputs = (TensorSpec(name="scores", datatype="FP32", shape=(-1, 10)),)
-    sample = {"input": np.random.default_rng(1).random((300, 1, 32, 32)).astype(np.float32)}
+    sample = {"input": np.random.default_rng(1).random((300, 1, side, side)).astype(np.float32)}
     edge_set = make_edge_set(make_manifest("tiny", "onnxruntime", inputs, outputs, ()), sample)
     streams = len(edge_set.value.streams)
     empty = StreamCounts(cells=(0,) * CELLS)
@@ -324,7 +397,7 @@ def write_tiny_artifact(directory: Path) -> Path:
     return directory
 
 
-def write_tiny_onnx(path: Path) -> None:
+def write_tiny_onnx(path: Path, side: int = SIDE) -> None:
     from onnx import TensorProto, helper, numpy_helper, save
 
     generator = np.random.default_rng(2)
@@ -350,7 +423,7 @@ def write_tiny_onnx(path: Path) -> None:
     graph = helper.make_graph(
         nodes,
         "tiny",
-        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, 32, 32])],
+        [helper.make_tensor_value_info("input", TensorProto.FLOAT, ["batch", 1, side, side])],
         [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", 10])],
         weights,
     )

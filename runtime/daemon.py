@@ -33,6 +33,7 @@ from runtime.serving.health import Health
 from runtime.serving.inference import Inference
 from runtime.serving.loading import loaders
 from runtime.serving.model import ServedModel
+from runtime.serving.polling import run
 from runtime.serving.repository import Repository
 from runtime.serving.server import serve
 from runtime.serving.shadow import ShadowSettings
@@ -66,7 +67,7 @@ def run_daemon(config: Config, log_lines: deque[str]) -> bool:
     make_directory(config.state_dir)
     share_one_arena()
     with held_alone(config.state_dir):
-        return asyncio.run(Daemon(config, log_lines).run())
+        return bool(run(Daemon(config, log_lines).run(), config.serving.poll_us))
 
 
 class Live:

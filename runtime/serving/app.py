@@ -31,9 +31,10 @@ from runtime.serving.admin import PREFIXES, Admin
 from runtime.serving.compression import SMALLEST, accepted_encoding, compress, decompress
 from runtime.serving.control import ModelControl
 from runtime.serving.describe import find, model_config, model_metadata, server_metadata
+from runtime.serving.heads import Heads, write
 from runtime.serving.inference import Answer, Call, Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import InferRequest, decode_request, encode_response
+from runtime.serving.messages import InferRequest
 from runtime.serving.metrics import CONTENT_TYPE, Counts, render_metrics
 from runtime.serving.model import ServedModel
 from runtime.serving.protocol import Hub, Response
@@ -50,8 +51,8 @@ _MODELS = b"/v2/models/"
 _IDENTITY = b"identity"
 _NO_VARIANT: dict[str, str] = {}
 _ACTIONS: tuple[list[str], ...] = ([], ["ready"], ["infer"], ["config"], ["stats"])
-# JSON of 224x224x3 numbers takes 17 to 50 ms to read, so this much takes about as long as the longest inline inference.
-_INLINE_JSON_BYTES = 16 * 1024
+# 1,024 numbers at full length are 20 kB and take 50 us to read; this much, less than the longest inline inference.
+_INLINE_JSON_BYTES = 32 * 1024
 _STATUS_OF: tuple[tuple[type[DaemonError], int], ...] = (
     (RequestTooLargeError, 413),
     (HeaderTooLargeError, 431),
@@ -87,6 +88,7 @@ class App:
         self.control = control
         self.regions = regions
         self._admin = Admin(repository, control)
+        self._heads = Heads(limits)
         self._responses: dict[int, int] = {}
         self.counts: list[Counts] = []
         """What other ways in count, for /metrics; each keeps its own mapping up to date."""
@@ -158,7 +160,7 @@ class App:
 
     def _infer(self, request: Request, model: str, release: str) -> "Response | asyncio.Future[Response]":
         served = self._repository.get(model, release)  # an unknown one is said before anything is read
-        reading = _Reading(request, model, release, self._limits, self._regions_of(request))
+        reading = _Reading(request, model, release, self._regions_of(request), self._heads)
         if reading.is_long(served):
             return self._settled(self.inference.submit_unread(model, reading.call, reading.answer))
         call = reading.call()
@@ -207,14 +209,14 @@ class App:
 class _Reading:
     """One inference request between its body and its answer. region_bytes: copied from shared memory by `call`."""
 
-    __slots__ = ("_asked", "_limits", "_model", "_regions", "_release", "_request", "region_bytes")
+    __slots__ = ("_asked", "_heads", "_model", "_regions", "_release", "_request", "region_bytes")
 
-    def __init__(self, request: Request, model: str, release: str, limits: LimitSettings, regions: Regions) -> None:
+    def __init__(self, request: Request, model: str, release: str, regions: Regions, heads: Heads) -> None:
         self._request = request
         self._model = model
         self._release = release
-        self._limits = limits
         self._regions = regions
+        self._heads = heads
         self._asked: InferRequest
         self.region_bytes = 0
 
@@ -229,13 +231,13 @@ class _Reading:
         return served.takes_text and (len(request.body) > _INLINE_JSON_BYTES or b"shared_memory" in request.body[:json_bytes])
 
     def call(self) -> Call:
-        request, limits = self._request, self._limits
+        request, limits = self._request, self._heads.limits
         body, head_length = request.body, request.head_length
         if request.encoding and request.encoding != _IDENTITY:
             body = decompress(body, request.encoding, limits.body_bytes)
         if (len(body) if head_length is None else head_length) > limits.json_bytes:
             raise RequestTooLargeError(f"the JSON part is over the limit of {limits.json_bytes} bytes; send binary tensors")
-        self._asked = asked = decode_request(body, head_length, self._regions, limits)
+        self._asked = asked = self._heads.read(body, head_length, self._regions)
         self.region_bytes = asked.region_bytes
         key = asked.key
         if not key and request.split_key:
@@ -243,19 +245,11 @@ class _Reading:
         return Call(self._model, asked.inputs, self._release, key)
 
     def answer(self, answer: Answer) -> Response:
-        manifest, role = answer.served.manifest, answer.served.role
+        role = answer.served.role
         variant, headers = _NO_VARIANT, b""
         if role != "active":
             variant, headers = {"variant": role}, b"Edgewright-Variant: %b\r\n" % role.encode()
-        body, head_length = encode_response(
-            self._asked,
-            manifest.model,
-            manifest.version,
-            manifest.outputs,
-            answer.outputs,
-            regions=self._regions,
-            parameters=variant,
-        )
+        body, head_length = write(self._asked, answer.served, answer.outputs, self._regions, variant)
         headers += _JSON if head_length is None else _BINARY % head_length
         if self._request.accept and sum(map(len, body)) >= SMALLEST and (encoding := accepted_encoding(self._request.accept)):
             return Response(200, headers + b"Content-Encoding: %b\r\n" % encoding, [compress(body, encoding)])

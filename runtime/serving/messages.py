@@ -9,6 +9,7 @@ took their numbers as it takes others would round them twice.
 """
 
 import math
+import struct
 from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
@@ -33,6 +34,7 @@ _UNREADABLE = (msgspec.MsgspecError, RecursionError, UnicodeDecodeError)
 _Size = Annotated[int, Meta(ge=0, le=2**40)]
 _Name = Annotated[str, Meta(max_length=256)]
 _BINARY_ONLY = ("FP16", "BF16")
+_FRACTIONS = ("FP32", "FP64")
 # A smaller tensor is copied behind the JSON part faster than it is given there as a part of its own.
 _COPIED_BYTES = 4096
 
@@ -96,10 +98,15 @@ class Wanted(NamedTuple):
 _ALL_JSON, _ALL_BINARY = Wanted(), Wanted(is_binary=True)
 
 
+Answers = dict[tuple[object, ...], tuple[bytes, tuple[str, ...]]]
+"""The JSON part of a response and the outputs behind it, by what they depend on; see `heads`."""
+
+
 class InferRequest(msgspec.Struct, frozen=True):
     """A decoded request. outputs: those asked for by name; empty: all of them, as `is_binary` says.
 
-    key: what an A/B split goes by; region_bytes: copied from shared memory, beyond what the body holds.
+    key: what an A/B split goes by; region_bytes: copied from shared memory, beyond what the body holds. answers: those made
+    for requests with this very JSON part.
     """
 
     id: str
@@ -108,6 +115,7 @@ class InferRequest(msgspec.Struct, frozen=True):
     is_binary: bool
     key: str = ""
     region_bytes: int = 0
+    answers: Answers | None = None
 
 
 class OutputTensor(msgspec.Struct, omit_defaults=True):
@@ -128,7 +136,18 @@ class ResponseHead(msgspec.Struct, omit_defaults=True):
     parameters: dict[str, str] = {}
 
 
+class _NumbersTensor(InputTensor):
+    data: list[float] = []  # type: ignore[assignment]  # narrower on purpose
+
+
+class _NumbersHead(RequestHead):
+    """A request whose tensors are flat lists of numbers: the usual JSON, read in one pass where `RequestHead` needs two."""
+
+    inputs: Annotated[list[_NumbersTensor], Meta(min_length=1, max_length=MAX_TENSORS)]  # type: ignore[assignment]
+
+
 _decode_head = msgspec.json.Decoder(RequestHead).decode
+_decode_numbers = msgspec.json.Decoder(_NumbersHead).decode
 _encode = msgspec.json.Encoder().encode
 _LIMITS = LimitSettings()
 
@@ -143,7 +162,7 @@ def decode_request(
     if head_length is not None and not 0 < head_length <= len(body):
         raise RequestError(f"Inference-Header-Content-Length {head_length} does not fit a body of {len(body)} bytes")
     try:
-        head = _decode_head(body if head_length is None else body[:head_length])
+        head = _read_numbers(body) if head_length is None else _decode_head(body[:head_length])
     except _UNREADABLE as error:
         raise RequestError(f"the JSON part of the request is not valid: {error}") from error
     reader = _Reader(body, len(body) if head_length is None else head_length, regions, limits)
@@ -159,6 +178,16 @@ def decode_request(
     key = str(parameters.split_key) if parameters is not None else ""
     outputs = _wanted_outputs(head.outputs, is_binary) if head.outputs else {}
     return InferRequest(head.id, inputs, outputs, is_binary, key, reader.region_bytes)
+
+
+def _read_numbers(body: bytes | memoryview) -> RequestHead:
+    """Integers would lose what a double cannot hold, so only fractions go the short way, and only in the right number."""
+    try:
+        head = _decode_numbers(body)
+    except _UNREADABLE:  # nested, or another kind of data, or wrong: the long way tells
+        return _decode_head(body)
+    is_read = all(tensor.datatype in _FRACTIONS and len(tensor.data) == math.prod(tensor.shape) for tensor in head.inputs)
+    return head if is_read else _decode_head(body)
 
 
 def encode_response(
@@ -192,7 +221,7 @@ def encode_response(
         if span is not None:
             tensors.append(OutputTensor(name, array.shape, datatype, _place(name, array, span, regions)))
         elif is_binary:
-            raw = _raw(array)
+            raw = raw_bytes(array)
             tensors.append(OutputTensor(name, array.shape, datatype, {"binary_data_size": len(raw)}))
             parts.append(raw)
         else:
@@ -220,7 +249,7 @@ def _wanted_outputs(outputs: list[RequestedOutput], is_binary: bool) -> dict[str
     return wanted
 
 
-def _raw(array: np.ndarray) -> bytes | memoryview:
+def raw_bytes(array: np.ndarray) -> bytes | memoryview:
     """An array's bytes in row-major order; of a large one without a copy, where it lies in that order."""
     if array.dtype == BYTES:
         return write_strings(array)
@@ -231,7 +260,7 @@ def _raw(array: np.ndarray) -> bytes | memoryview:
 
 def _place(name: str, array: np.ndarray, span: Span, regions: Regions) -> dict[str, int | str]:
     """Write an output to shared memory; the parameters that say where it lies."""
-    raw = _raw(array)
+    raw = raw_bytes(array)
     if len(raw) > span.size:
         raise RegionError(f"output {name!r} has {len(raw)} bytes; {span.size} of region {span.region!r} were given for it")
     regions.write(span.region, span.offset, raw)
@@ -327,6 +356,11 @@ def _read_json(tensor: InputTensor, datatype: np.dtype, count: int) -> np.ndarra
     """Values given as JSON, flat or nested as the shape says."""
     if tensor.datatype in _BINARY_ONLY:
         raise RequestError(f"input {tensor.name!r}: {tensor.datatype} has no form in JSON; send it as a binary tensor")
+    if isinstance(tensor, _NumbersTensor):
+        # By way of C doubles: a third of the time that NumPy takes to look at each element.
+        doubles = np.frombuffer(struct.pack(f"{count}d", *tensor.data))
+        with np.errstate(over="ignore"):  # as below
+            return doubles.astype(datatype).reshape(tensor.shape)
     raw = bytes(tensor.data)
     if not raw:
         raise RequestError(f"input {tensor.name!r} has neither data nor a binary_data_size")
@@ -334,12 +368,12 @@ def _read_json(tensor: InputTensor, datatype: np.dtype, count: int) -> np.ndarra
     try:
         values = _values_decoder(datatype, depth).decode(raw)
         with np.errstate(over="ignore"):  # a number too large for the datatype becomes an infinity, and is counted as one
-            array = _texts(values, depth) if datatype is BYTES else np.array(values, datatype)
+            found = _texts(values, depth) if datatype is BYTES else np.array(values, datatype)
     except (*_UNREADABLE, ValueError, OverflowError) as error:
         raise RequestError(f"input {tensor.name!r}: data is not {tensor.datatype}{tensor.shape}: {error}") from error
-    if array.size != count or (depth > 1 and array.shape != tuple(tensor.shape)):
-        raise RequestError(f"input {tensor.name!r}: data has {array.size} values, shape {tensor.shape} needs {count}")
-    return array.reshape(tensor.shape)
+    if found.size != count or (depth > 1 and found.shape != tuple(tensor.shape)):
+        raise RequestError(f"input {tensor.name!r}: data has {found.size} values, shape {tensor.shape} needs {count}")
+    return found.reshape(tensor.shape)
 
 
 def _texts(values: list[Any], depth: int) -> np.ndarray:
