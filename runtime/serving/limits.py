@@ -51,7 +51,7 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     watchdog_s: Seconds = 0
     batch_rows: Annotated[int, Meta(ge=1, le=65_536)] = 1
     batch_delay_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
-    shadow_cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 8
+    shadow_cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 5
     cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
 
     @property

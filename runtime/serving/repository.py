@@ -34,7 +34,7 @@ from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.processing.catalogue import check_manifest
 from runtime.serving.health import Health
 from runtime.serving.model import ServedModel
-from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority
+from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority, monitor_limits
 from runtime.serving.split import holds_key, turns
 from runtime.update.verify import check_file
 
@@ -132,7 +132,9 @@ class Repository:
         is_apart = trial and self._load_trial is not self._load
         load = self._load_trial if is_apart else self._load
         if role == "shadow":  # the threads an engine starts inherit the priority of the one it is opened in
-            served = at_lowest_priority(lambda: open_artifact(directory, role, self._limits, share=share, load=load))
+            served = at_lowest_priority(
+                lambda: open_artifact(directory, role, monitor_limits(self._limits), share=share, load=load)
+            )
         else:
             served = open_artifact(directory, role, self._limits, share=share, load=load)
         served.trial_directory = directory if is_apart else None

@@ -20,6 +20,7 @@ from msgspec import Meta
 from runtime.backends.base import Tensors
 from runtime.contract.telemetry import Agreement
 from runtime.errors import DaemonError, RetiredError
+from runtime.monitor.monitor import MonitorLimits
 from runtime.serving.agreement import agreeing_rows
 from runtime.serving.batching import has_free_batch, join
 from runtime.serving.model import ServedModel
@@ -33,20 +34,41 @@ _LOWEST = 19
 _GATHER_S = 0.02
 """How long the first sample waits for others to be run with it."""
 _LONGEST_PAUSE_S = 60.0
+_WATCHED_ROWS = 1000
+"""Of a window: enough for cell shares within 1.6 points."""
+_WATCHED_BYTES = 1 << 20
+_ALONE_EVERY = 8
+"""One run in so many is of a single sample: it delays nearly as many live requests as one of 32."""
 
 
 class ShadowSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """cpu_permille: of wall time that one shadow may use; waiting_*: what its queue holds; joined_rows: run at once at most.
+    """cpu_permille: of wall time that one shadow may use; waiting_*: a queue that holds as much takes nothing more;
+    joined_rows: run at once at most.
 
-    Below 10 permille fewer than one live request in a hundred meets the shadow at work. waiting_rows: two runs' worth, for each
-    that waits was copied by a live request: with 1,024 the p99 of a 16 us model asked without a pause rose 1.4-fold, with 64
-    1.1-fold (`benchmarks.shadow`).
+    Far below 10 permille fewer than one live request in a hundred meets the shadow at work. waiting_rows: two runs' worth,
+    for each that waits was copied by a live request: with 1,024 the p99 of a 16 us model asked without a pause rose
+    1.4-fold (`benchmarks.shadow`).
     """
 
-    cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 8
+    cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 5
     waiting_rows: Annotated[int, Meta(ge=1)] = 64
     waiting_bytes: Annotated[int, Meta(ge=1)] = 8 << 20
     joined_rows: Annotated[int, Meta(ge=1)] = 32
+
+
+def monitor_limits(limits: MonitorLimits | None) -> MonitorLimits:
+    """How closely a shadow is watched, beside limits for others: its monitor counts seldom, and many rows at once.
+
+    Each count is a dozen calls of NumPy that give the interpreter away and want it back, and delays some 25 live requests;
+    a run of the shadow delays 5 (`benchmarks.shadow`).
+    """
+    limits = limits or MonitorLimits()
+    return msgspec.structs.replace(
+        limits,
+        rows_per_window=min(limits.rows_per_window, _WATCHED_ROWS),
+        block_bytes=max(limits.block_bytes, _WATCHED_BYTES),
+        cpu_permille=min(limits.cpu_permille, 1),
+    )
 
 
 class _Settled(NamedTuple):
@@ -100,6 +122,7 @@ class Shadow:
         self._put_rows = self._put_bytes = self._dropped = 0  # written under _offering
         self._got_rows = self._got_bytes = 0  # written by the shadow's thread
         self._settled = _Settled()
+        self._runs = 0
         self._offering = threading.Lock()
         self._taking = threading.Lock()
         self._taken = Agreement()
@@ -122,15 +145,13 @@ class Shadow:
         if not next(self._turns):
             return
         with self._offering:
-            waiting_rows = self._put_rows - self._got_rows
-            # The usual end while the budget is spent, hence before anything is added up.
-            if (waiting_rows and waiting_rows + rows > self._settings.waiting_rows) or self._ended.is_set():
+            settings = self._settings
+            waiting_rows, waiting_bytes = self._put_rows - self._got_rows, self._put_bytes - self._got_bytes
+            # Before its size is looked at: whether a sample is dropped depends on those before it alone, never on itself.
+            if waiting_rows >= settings.waiting_rows or waiting_bytes >= settings.waiting_bytes or self._ended.is_set():
                 self._dropped += rows
                 return
             size_bytes = sum([array.nbytes for array in inputs.values()]) + sum([array.nbytes for array in outputs.values()])
-            if waiting_rows and self._put_bytes - self._got_bytes + size_bytes > self._settings.waiting_bytes:
-                self._dropped += rows
-                return
             self._put_rows += rows
             self._put_bytes += size_bytes
             copies = {name: array.copy() for name, array in inputs.items()}
@@ -160,11 +181,11 @@ class Shadow:
 
     def _run(self) -> None:
         lower_priority()
+        rested = time.monotonic()  # when what was spent is made up for: nothing runs before, and samples that trickle join
         while not self._ended.is_set():
             self._arrived.wait()
             self._arrived.clear()
-            pause_s = _GATHER_S
-            while self.queued and not self._ended.wait(pause_s):
+            while self.queued and not self._ended.wait(max(_GATHER_S, rested - time.monotonic())):
                 # The CPU time of an engine in a process of its own is not this thread's: its wall time stands for it.
                 clock = time.monotonic if self.served.is_apart else self._cpu_s
                 before = clock()
@@ -173,26 +194,24 @@ class Shadow:
                 except Exception:  # the worker's edge: a bug here must end no daemon, and no shadow
                     log.exception("the shadow of %s meets an unexpected error", self.served.manifest.model)
                 spent_s = (clock() - before) * self._threads
-                pause_s = min(_LONGEST_PAUSE_S, max(_GATHER_S, spent_s * (1000 / self._settings.cpu_permille - 1)))
+                rested = time.monotonic() + min(_LONGEST_PAUSE_S, spent_s * (1000 / self._settings.cpu_permille - 1))
 
     def run_some(self) -> None:
-        """Run the shadow on what waits: the first alone, for a latency that compares, then at most joined_rows joined."""
+        """Run the shadow once on what waits: joined, as far as it joins, but first and now and then one alone, for a latency that
+        compares.
+        """
         first = self._next()
         if first is None:
             return
-        self._compare([first])
-        if not self._joins:
-            return
-        rest: list[_Sample] = []
-        rows = 0
-        while (head := self._peek()) is not None and rows + head.rows <= self._settings.joined_rows and head.joins(first):
+        is_alone, self._runs = self._runs % _ALONE_EVERY == 0, self._runs + 1
+        samples, rows = [first], first.rows
+        most_rows = self._settings.joined_rows if self._joins and not is_alone else 0
+        while (head := self._peek()) is not None and rows + head.rows <= most_rows and head.joins(first):
             if self._next() is None:  # closed meanwhile
                 break
-            rest.append(head)
+            samples.append(head)
             rows += head.rows
-        if rest:
-            time.sleep(0)  # lets a live request in that waits for the interpreter
-            self._compare(rest)
+        self._compare(samples)
 
     def _compare(self, samples: list[_Sample]) -> None:
         """Run samples of one form as one inference and count how many rows agree."""
@@ -210,7 +229,6 @@ class Shadow:
                 log.warning("the shadow %s %s gives no answer: %s", shadow.model, shadow.version, error)
             self._settled = self._settled._replace(failed=self._settled.failed + rows)
             return
-        time.sleep(0)
         answer = samples[0].outputs if len(samples) == 1 else join([sample.outputs for sample in samples])
         agreed = agreeing_rows(active, answer, shadow, outputs, rows)
         settled = self._settled

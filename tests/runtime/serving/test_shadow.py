@@ -13,10 +13,10 @@ from runtime.contract.artifact import TensorSpec
 from runtime.contract.deployment import SHARE_WHOLE
 from runtime.contract.telemetry import Agreement
 from runtime.errors import EngineCrashedError, ModelNotFoundError
-from runtime.monitor.monitor import Monitor
+from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.serving.model import ServedModel
 from runtime.serving.repository import Repository, open_artifact
-from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority
+from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority, monitor_limits
 from tests.runtime.serving.conftest import weights, write_artifact
 from tests.runtime.serving.test_repository import ROWS
 
@@ -93,9 +93,23 @@ def test_requests_and_latency_count_runs_of_single_requests_and_rows_count_all(a
     shadow = make_shadow(settings=ShadowSettings(joined_rows=8))
     for _ in range(9):
         ask(active, shadow, ROWS["input"][:1])
-    shadow.run_some()
+    shadow.run_some()  # the first alone
+    shadow.run_some()  # the rest joined
+    assert shadow.queued == 0
     window = shadow.served.monitor.take()
     assert (window.requests, sum(window.latency.values()), window.rows) == (1, 1, 9)
+
+
+def test_one_run_in_eight_is_of_one_sample_while_many_wait(active, make_shadow):
+    shadow = make_shadow(settings=ShadowSettings(joined_rows=2))
+    for _ in range(32):
+        ask(active, shadow, ROWS["input"][:1])
+    compared = []
+    for _ in range(17):
+        before = shadow.totals().compared
+        shadow.run_some()
+        compared.append(shadow.totals().compared - before)
+    assert compared == [1, *[2] * 7] * 2 + [1]
 
 
 def test_what_a_full_queue_has_no_room_for_is_dropped_and_counted(active, make_shadow):
@@ -114,6 +128,16 @@ def test_a_queue_is_bounded_in_bytes_but_takes_one_request_whatever_its_size(act
     assert shadow.queued == 2
     drain(shadow)
     assert shadow.take() == Agreement(sampled=4, compared=2, agreed=2, dropped=2)
+
+
+def test_a_request_of_many_examples_is_dropped_no_sooner_than_one_of_few(active, make_shadow):
+    shadow = make_shadow(settings=ShadowSettings(waiting_rows=4))
+    ask(active, shadow, ROWS["input"])
+    ask(active, shadow, np.zeros((9, 4), np.float32))
+    ask(active, shadow, ROWS["input"][:1])
+    assert shadow.queued == 11
+    drain(shadow)
+    assert shadow.take() == Agreement(sampled=12, compared=11, agreed=11, dropped=1)
 
 
 def test_samples_are_copies(active, make_shadow):
@@ -177,6 +201,32 @@ def test_what_waits_when_a_shadow_ends_counts_as_dropped(active, make_shadow):
     assert shadow.take() == Agreement(sampled=4, dropped=4)
     shadow.run_some()
     assert shadow.take() == Agreement()
+
+
+def test_what_is_dropped_does_not_depend_on_what_it_says(active, make_shadow):
+    """A full queue takes what comes when there is room again, whatever it is: agreeing and disagreeing samples drop alike.
+
+    120,000 requests, a tenth sampled, and room for a twentieth of those: the share that agrees among the compared is
+    that among all sampled, within four standard errors of so few.
+    """
+    shadow = make_shadow(share=1000, noise=0.3)
+    inputs = np.random.default_rng(6).normal(size=(120_000, 1, 4)).astype(np.float32)
+    for index, one in enumerate(inputs):
+        ask(active, shadow, one)
+        if index % 6000 == 5999:
+            shadow.run_some()
+    told = shadow.take()
+    flat = inputs[:, 0]
+    truth = np.mean((flat @ weights()[0]).argmax(axis=1) == (flat @ weights(noise=0.3)[0]).argmax(axis=1))
+    assert told.dropped > 10 * told.compared > 1000
+    assert abs(told.agreed / told.compared - truth) < 4 * np.sqrt(truth * (1 - truth) / told.compared)
+
+
+def test_a_shadow_is_watched_less_closely_than_what_answers():
+    limits = monitor_limits(None)
+    assert limits.rows_per_window < MonitorLimits().rows_per_window
+    assert limits.cpu_permille < MonitorLimits().cpu_permille
+    assert monitor_limits(MonitorLimits(rows_per_window=7)).rows_per_window == 7
 
 
 @pytest.fixture
