@@ -37,7 +37,8 @@ def test_where_models_run(artifact, isolation, expected):
 
 def test_elsewhere_than_on_linux_all_run_here_and_it_is_said(artifact, monkeypatch, caplog):
     monkeypatch.setattr(sys, "platform", "darwin")
-    load, load_trial = loaders(ServingSettings())
+    with caplog.at_level("WARNING", logger="runtime.serving.loading"):
+        load, load_trial = loaders(ServingSettings())
     assert load_trial is None
     opened = load(read_manifest((artifact / "manifest.json").read_bytes()).value, artifact)
     opened.model.close()
