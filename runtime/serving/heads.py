@@ -11,7 +11,7 @@ import numpy as np
 
 from runtime.backends.base import Tensors
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import Answers, InferRequest, decode_request, encode_response, raw_bytes
+from runtime.serving.messages import Answers, InferRequest, aligned, decode_request, encode_response, raw_bytes
 from runtime.serving.model import ServedModel
 from runtime.serving.regions import Regions
 
@@ -21,14 +21,13 @@ MOST_ANSWERS = 16
 
 
 class _Tensor(NamedTuple):
-    """One input in the body. is_aligned: engines may read it where it lies."""
+    """One input in the body. is_aligned: where the body itself is."""
 
     name: str
     datatype: np.dtype
     shape: tuple[int, ...]
     size: int
     start: int
-    end: int
     is_aligned: bool
 
 
@@ -63,10 +62,9 @@ class Heads:
     def _learn(self, head: bytes, body_bytes: int, request: InferRequest) -> InferRequest:
         tensors, start = [], len(head)
         for name, array in request.inputs.items():
-            end = start + array.nbytes
             is_aligned = start % array.dtype.itemsize == 0
-            tensors.append(_Tensor(name, array.dtype, array.shape, array.size, start, end, is_aligned))
-            start = end
+            tensors.append(_Tensor(name, array.dtype, array.shape, array.size, start, is_aligned))
+            start += array.nbytes
         # A tensor given in JSON takes no bytes of the body, and strings take others than their array: then the sums differ.
         if start != body_bytes or any(array.dtype == object for array in request.inputs.values()):
             return request
@@ -103,8 +101,10 @@ def write(
 
 def _again(known: _Known, body: bytes | memoryview) -> InferRequest:
     inputs = {}
-    for name, datatype, shape, size, start, end, is_aligned in known.tensors:
-        flat = np.frombuffer(body, datatype, size, start) if is_aligned else np.frombuffer(bytes(body[start:end]), datatype)
+    for name, datatype, shape, size, start, is_aligned in known.tensors:
+        # Of bytes it is known where they begin; a body with a place begins where its first tensor is aligned.
+        known_aligned = is_aligned and type(body) is bytes
+        flat = np.frombuffer(body, datatype, size, start) if known_aligned else aligned(body, datatype, size, start)
         inputs[name] = flat.reshape(shape)
     return _with(known.request, inputs, known.request.answers)
 

@@ -258,6 +258,15 @@ def raw_bytes(array: np.ndarray) -> bytes | memoryview:
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8).data
 
 
+def aligned(body: bytes | memoryview, datatype: np.dtype, count: int, start: int) -> np.ndarray:
+    """A flat tensor of a body: where it lies, or copied, for engines expect aligned memory, and a JSON part has any length."""
+    found = np.frombuffer(body, datatype, count, start)
+    if found.__array_interface__["data"][0] % datatype.itemsize:
+        found = found.copy()
+        found.flags.writeable = False
+    return found
+
+
 def _place(name: str, array: np.ndarray, span: Span, regions: Regions) -> dict[str, int | str]:
     """Write an output to shared memory; the parameters that say where it lies."""
     raw = raw_bytes(array)
@@ -321,9 +330,7 @@ class _Reader:
             raise RequestError(f"input {tensor.name!r}: the body ends {end - len(body)} bytes before the tensor does")
         if datatype is BYTES:
             return read_strings(body[start:end], count, tensor.name).reshape(tensor.shape)
-        if start % datatype.itemsize:  # engines expect aligned memory, and the JSON part has any length
-            return np.frombuffer(bytes(body[start:end]), datatype).reshape(tensor.shape)
-        return np.frombuffer(body, datatype, count, start).reshape(tensor.shape)
+        return aligned(body, datatype, count, start).reshape(tensor.shape)
 
     def _from_region(self, tensor: InputTensor, datatype: np.dtype, count: int, span: Span) -> np.ndarray:
         if tensor.data or (tensor.parameters is not None and tensor.parameters.binary_data_size is not None):

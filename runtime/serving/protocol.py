@@ -2,7 +2,8 @@
 
 asyncio hands over bytes, httptools parses, the handler answers at once or later; this module keeps the order of pipelined
 requests, the limits on size and time, and nothing else. All connections read into one buffer: its content is consumed
-before the loop can read again.
+before the loop can read again. What is left of a long body of known length is read straight into its place instead: nothing
+in it is for the parser, and a new one reads what follows.
 """
 
 import asyncio
@@ -25,6 +26,7 @@ from runtime.errors import (
     RequestTooLargeError,
 )
 from runtime.serving.limits import LimitSettings
+from runtime.serving.places import MOST_BYTES, Places
 from runtime.serving.request import Request
 from runtime.serving.usual import Usual, learn
 
@@ -34,6 +36,9 @@ LINGER_S = 2.0
 SWEEP_S = 0.5
 # Above this a body goes out by itself rather than being joined to its head once more.
 _JOIN_BYTES = 64 * 1024
+# From here on a body gets a place. Places being filled are reserved before their bytes come, hence a bound of their own.
+PLACED_BYTES = 64 * 1024
+_MOST_PLACED_BYTES = 4 * MOST_BYTES
 _READ_HEADERS = frozenset(
     (
         b"inference-header-content-length",
@@ -42,6 +47,7 @@ _READ_HEADERS = frozenset(
         b"accept-encoding",
         b"edgewright-split-key",
         b"expect",
+        b"transfer-encoding",
     )
 )
 _STATUS_LINES = {status.value: f"HTTP/1.1 {status.value} {status.phrase}\r\n".encode() for status in HTTPStatus}
@@ -73,6 +79,8 @@ class Hub:
         self.buffer = memoryview(self.memory)
         self.connections: set[Connection] = set()
         self.buffered_bytes = 0
+        self.places = Places()
+        self.placed_bytes = 0
         self.is_draining = False
         self.is_closed = False
 
@@ -84,6 +92,7 @@ class Hub:
         now = time.monotonic()
         for connection in list(self.connections):
             connection.check_time(now)
+        self.places.sweep()
 
     def drain(self) -> None:
         """Let open requests end, each connection's last with `Connection: close`; close idle ones now."""
@@ -113,11 +122,14 @@ class Connection(asyncio.BufferedProtocol):
         self._refused: DaemonError | None = None
         self._current = Request(shares_memory=self._shares_memory)
         self._fragments: list[bytes] = []
+        self._place: memoryview | None = None
+        """Where the body being received goes; all reads are for it once its head is parsed."""
         self._body_bytes = 0
         self._announced_bytes = -1
         self._header_bytes = 0
         self._unended_bytes = 0
         self._is_reading_headers = False
+        self._is_chunked = False
         self._is_answering = False
         self._is_write_paused = False
         self._is_refusing = False
@@ -145,17 +157,29 @@ class Connection(asyncio.BufferedProtocol):
         self._forget_queue()
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._hub.buffer
+        if self._place is not None:
+            return self._place[self._body_bytes :]
+        usual = self._usual
+        return self._hub.buffer[: usual.size] if usual is not None and usual.comes_apart else self._hub.buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._is_refusing:
+            return
+        if self._is_filling():
+            self._fill(nbytes)
             return
         complete_before = len(self._queue)
         is_between = not (self._began or complete_before or self._is_answering)
         usual = self._usual
         if usual is not None and is_between and nbytes == usual.size and self._hub.memory.startswith(usual.head):
-            self._take(usual.again(bytes(self._hub.buffer[len(usual.head) : nbytes])))
-            return
+            if not usual.comes_apart:
+                self._take(usual.again(bytes(self._hub.buffer[len(usual.head) : nbytes])))
+                return
+            if self._reserve(usual.body_bytes, usual.request.head_length):
+                self._current = usual.again(b"")
+                self._announced_bytes = usual.body_bytes
+                self._began = time.monotonic()
+                return
         try:
             self._parser.feed_data(self._hub.buffer[:nbytes])
         except httptools.HttpParserCallbackError as error:
@@ -171,6 +195,8 @@ class Connection(asyncio.BufferedProtocol):
             if self._unended_bytes > self._limits.header_bytes:
                 self._refuse(self._header_error())
         self._usual = self._learnt(nbytes) if is_between else None
+        if self._is_filling():
+            self._parser = httptools.HttpRequestParser(self)
         self._pump()
 
     def eof_received(self) -> bool:
@@ -186,12 +212,19 @@ class Connection(asyncio.BufferedProtocol):
         self._pump()
 
     def _learnt(self, nbytes: int) -> Usual | None:
-        """What the read that was just parsed tells of the next, where it was one whole request with a body of known length."""
-        if len(self._queue) != 1 or self._began or self._is_refusing:
+        """What the read that was just parsed tells of the next, where one request with a body of known length began it.
+
+        It is the whole of the read, or has a place that is not filled yet.
+        """
+        length = self._announced_bytes
+        is_filling = self._is_filling()
+        if self._is_refusing or length < 0 or len(self._queue) != (not is_filling) or bool(self._began) != is_filling:
             return None
-        request = self._queue[0]
-        is_plain = self._announced_bytes == len(request.body) and not (request.is_last or request.expects_continue)
-        return learn(self._hub.buffer[:nbytes], request) if is_plain else None
+        request = self._current if is_filling else self._queue[0]
+        if request.is_last or request.expects_continue or not (is_filling or len(request.body) == length):
+            return None
+        head_bytes = nbytes - (self._body_bytes if is_filling else length)
+        return learn(self._hub.buffer[:head_bytes], request, length, comes_apart=length >= PLACED_BYTES)
 
     def _take(self, request: Request) -> None:
         """A request that needed no parsing. Its limits are those of the one before it, but for what all bodies together take."""
@@ -209,6 +242,7 @@ class Connection(asyncio.BufferedProtocol):
         self._current = Request(shares_memory=self._shares_memory)
         self._header_bytes = self._unended_bytes = 0
         self._announced_bytes = -1
+        self._is_chunked = False
         self._is_reading_headers = True
         self._began = time.monotonic()
 
@@ -239,6 +273,8 @@ class Connection(asyncio.BufferedProtocol):
             self._current.split_key = value
         elif name == b"expect":
             self._current.expects_continue = value.lower() == b"100-continue"
+        elif name == b"transfer-encoding":
+            self._is_chunked = True
 
     def on_headers_complete(self) -> None:
         self._is_reading_headers = False
@@ -246,21 +282,65 @@ class Connection(asyncio.BufferedProtocol):
         self._current.is_last = not self._parser.should_keep_alive() or self._parser.get_http_version() != "1.1"
         if self._current.expects_continue and not self._is_busy():
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self._announced_bytes >= PLACED_BYTES and not (
+            self._is_chunked or self._current.is_last or self._parser.should_upgrade()
+        ):
+            self._reserve(self._announced_bytes, self._current.head_length)
 
     def on_body(self, fragment: bytes) -> None:
-        self._body_bytes += len(fragment)
-        self._hub.buffered_bytes += len(fragment)
+        self._count(len(fragment))
+        if self._place is not None:
+            self._place[self._body_bytes - len(fragment) : self._body_bytes] = fragment
+        else:
+            self._fragments.append(fragment)
+
+    def on_message_complete(self) -> None:
+        if self._place is not None:
+            self._current.body = self._place.toreadonly()
+            self._release()
+        else:
+            self._current.body = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
+        self._queue.append(self._current)
+        self._fragments, self._body_bytes = [], 0  # still counted as buffered until it is answered
+        self._began = 0.0
+
+    # bodies with a place
+
+    def _is_filling(self) -> bool:
+        return self._place is not None
+
+    def _reserve(self, length: int, head_length: int | None) -> bool:
+        """Get a place for a body, its first tensor aligned; False where it must do without."""
+        if length > MOST_BYTES or self._hub.placed_bytes + length > _MOST_PLACED_BYTES:
+            return False
+        self._place = self._hub.places.take(length, head_length or 0)
+        self._hub.placed_bytes += length
+        return True
+
+    def _release(self) -> None:
+        if self._place is not None:
+            self._hub.placed_bytes -= len(self._place)
+            self._place = None
+
+    def _fill(self, nbytes: int) -> None:
+        """So many bytes more of the body were read into its place."""
+        try:
+            self._count(nbytes)
+        except DaemonError as error:
+            self._refuse(error)
+        else:
+            if self._body_bytes < self._announced_bytes:
+                return
+            self.on_message_complete()
+        self._pump()
+
+    def _count(self, nbytes: int) -> None:
+        self._body_bytes += nbytes
+        self._hub.buffered_bytes += nbytes
         if self._body_bytes > self._limits.body_bytes:
             raise self._body_error()
         if self._hub.buffered_bytes > self._limits.buffered_bytes:
             raise _too_many_bodies()
-        self._fragments.append(fragment)
-
-    def on_message_complete(self) -> None:
-        self._current.body = self._fragments[0] if len(self._fragments) == 1 else b"".join(self._fragments)
-        self._queue.append(self._current)
-        self._fragments, self._body_bytes = [], 0  # still counted as buffered until it is answered
-        self._began = 0.0
 
     # bounds
 
@@ -298,6 +378,7 @@ class Connection(asyncio.BufferedProtocol):
         self._hub.buffered_bytes -= self._body_bytes
         self._body_bytes = 0
         self._fragments = []
+        self._release()
 
     def _forget_queue(self) -> None:
         self._hub.buffered_bytes -= sum(len(request.body) for request in self._queue)

@@ -5,6 +5,7 @@ class Request:
     """One complete request. head_length: value of Inference-Header-Content-Length, or None without one.
 
     encoding, accept, split_key: values of Content-Encoding, Accept-Encoding and Edgewright-Split-Key, b"" without one.
+    body: read-only; a large one lies in memory that is used again once nothing refers to it.
     shares_memory: whether it came by a way whose clients may share memory with this process.
     """
 
@@ -25,7 +26,7 @@ class Request:
         self.shares_memory = shares_memory
         self.method = b""
         self.target = b""
-        self.body = b""
+        self.body: bytes | memoryview = b""
         self.head_length: int | None = None
         self.encoding = b""
         self.accept = b""

@@ -13,25 +13,35 @@ MOST_HEAD_BYTES = 4096
 
 
 class Usual(NamedTuple):
-    """A request that came whole in one read of `size` bytes, and where its body began."""
+    """A request to be read next: `size` bytes at first, of which `head` come first. request: without its body.
+
+    comes_apart: the head is read alone, and the body straight into its place; else all of it comes at once.
+    """
 
     size: int
     head: bytes
     request: Request
+    body_bytes: int
+    comes_apart: bool
 
-    def again(self, body: bytes) -> Request:
+    def again(self, body: bytes | memoryview) -> Request:
         """The same request with another body of the same length."""
-        before, request = self.request, Request(shares_memory=self.request.shares_memory)
-        request.method, request.target = before.method, before.target
-        request.head_length, request.encoding = before.head_length, before.encoding
-        request.accept, request.split_key = before.accept, before.split_key
-        request.body = body
-        return request
+        return _with(self.request, body)
 
 
-def learn(read: memoryview, request: Request) -> Usual | None:
-    """What to expect next of a connection whose last read was exactly this request; None where it is too long to be kept."""
-    head_bytes = len(read) - len(request.body)
-    if head_bytes > MOST_HEAD_BYTES:
+def learn(head: memoryview, request: Request, body_bytes: int, *, comes_apart: bool) -> Usual | None:
+    """What to expect next of a connection after this request; None where its head is too long to be kept."""
+    if len(head) > MOST_HEAD_BYTES:
         return None
-    return Usual(len(read), bytes(read[:head_bytes]), request)
+    size = len(head) if comes_apart else len(head) + body_bytes
+    # Of the request a copy without its body, whose memory would be held otherwise.
+    return Usual(size, bytes(head), _with(request, b""), body_bytes, comes_apart)
+
+
+def _with(before: Request, body: bytes | memoryview) -> Request:
+    request = Request(shares_memory=before.shares_memory)
+    request.method, request.target = before.method, before.target
+    request.head_length, request.encoding = before.head_length, before.encoding
+    request.accept, request.split_key = before.accept, before.split_key
+    request.body = body
+    return request
