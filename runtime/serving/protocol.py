@@ -441,9 +441,10 @@ class Connection(asyncio.BufferedProtocol):
         """Close once the answer is out; what a refused client still sends is read and dropped for a moment."""
         self._forget_queue()
         self._refused = None
-        if not self._is_refusing:
+        if not self._is_refusing or self._is_at_eof:  # one that has sent all it will needs no more than the answer
             self._transport.close()
             return
+        self._transport.resume_reading()  # paused for requests now forgotten, it would not see the client leave
         self._close_at = time.monotonic() + LINGER_S
         if self._transport.can_write_eof():
             self._transport.write_eof()
