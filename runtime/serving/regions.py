@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from runtime.errors import RegionError
+from runtime.serving.places import MOST_BYTES, Places
 
 MAX_REGIONS = 256
 MAX_KEY = 255
@@ -43,6 +44,7 @@ class Regions:
         self._directory = directory
         self._regions: dict[str, _Region] = {}
         self._changing = threading.Lock()
+        self._places = Places()
 
     def register(self, name: str, key: str, offset: int, byte_size: int) -> None:
         """Open a region. Raises RegionError when it is taken, not to be had, or smaller than said."""
@@ -79,7 +81,16 @@ class Regions:
 
     def read(self, name: str, offset: int, size: int) -> np.ndarray:
         """A copy of `size` bytes, uint8 and aligned. Raises RegionError when the region has not got them any more."""
-        return self._find(name).read(offset, size)
+        region = self._find(name)
+        region.require(offset, size)
+        # Fresh memory costs more than the copy; what is held longer than its request, as by a shadow, is not used again.
+        array = np.frombuffer(self._places.take(size), np.uint8) if 0 < size <= MOST_BYTES else np.empty(size, np.uint8)
+        region.read(offset, array)
+        return array
+
+    def sweep(self) -> None:
+        """Give memory back that no request needed since the last time."""
+        self._places.sweep()
 
     def write(self, name: str, offset: int, parts: memoryview | bytes) -> None:
         """Raises RegionError when the region has no room for them."""
@@ -144,10 +155,14 @@ class _Region:
         if found.st_size < offset + size:
             raise RegionError(f"region {name!r}: {key!r} has {found.st_size} bytes, not {offset} + {size}")
 
-    def read(self, offset: int, size: int) -> np.ndarray:
+    def require(self, offset: int, size: int) -> None:
+        """Raise RegionError unless these bytes are part of what was registered."""
+        self._start(offset, size)
+
+    def read(self, offset: int, into: np.ndarray) -> None:
+        """Fill an array of bytes."""
+        raw, size = into.data, into.size
         start = self._start(offset, size)
-        array = np.empty(size, np.uint8)
-        raw = array.data
         with self._using:
             self._require_open()
             self.check()
@@ -156,7 +171,6 @@ class _Region:
                 if not (more := os.preadv(self._descriptor, [raw[done:]], start + done)):
                     raise RegionError(f"region {self.status.name!r} shrank while it was read")
                 done += more
-        return array
 
     def write(self, offset: int, raw: memoryview) -> None:
         start = self._start(offset, len(raw))

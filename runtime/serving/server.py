@@ -101,6 +101,7 @@ class Server:
         while True:
             await asyncio.sleep(SWEEP_S)
             self._hub.sweep()
+            self._app.regions.sweep()
 
 
 def load_grpc() -> "Callable[..., Awaitable[GrpcServer]]":

@@ -94,6 +94,21 @@ def test_keys_that_name_no_object_are_refused(objects, regions, key, reason):
     assert open_files() == before
 
 
+def test_what_is_read_lies_in_memory_of_its_own_for_as_long_as_it_is_held(objects, regions):
+    regions.register("r", "object", 0, 64)
+    held = regions.read("r", 0, 64).view(np.float32)
+    (objects / "object").write_bytes(bytes(64))
+    other = regions.read("r", 0, 64)
+    where = other.__array_interface__["data"][0]
+    assert held.view(np.uint8).tolist() == list(range(64))
+    assert not other.any()
+    del other
+    assert regions.read("r", 0, 64).__array_interface__["data"][0] == where
+    regions.sweep()
+    regions.sweep()
+    assert regions.read("r", 0, 64).size == 64
+
+
 def test_a_server_that_offers_none_refuses_everything(objects):
     regions = Regions(is_offered=False, directory=str(objects))
     for use in (
