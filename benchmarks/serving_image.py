@@ -4,7 +4,9 @@
 
 mobilenet_v3_small at 224 x 224 with random weights in onnxruntime, one thread. Rounds go bare session, HTTP v2 binary over TCP
 and over a unix socket, and HTTP with input and output in shared memory over both; each figure is the median over rounds of a
-round's own ratio to its own bare block. The client writes the image into the region anew before each call, as a camera does.
+round's own ratio to its own bare block. The client writes the image into the region anew before each call, as a camera does; what
+that alone costs the bare session, whose input otherwise lies in its cache, and what it costs to ask a process that runs the
+model and does nothing else, stand beside.
 """
 
 import argparse
@@ -12,9 +14,10 @@ import contextlib
 import json
 import secrets
 import socket
+import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -64,8 +67,18 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
         unix.connect(unix_socket)
         request = binary_request(manifest, inputs)
         shared, write = shared_request(stack, tcp, manifest, inputs)
+        written = {name: array.copy() for name, array in inputs.items()}
+
+        def bare_written() -> None:
+            for name, array in inputs.items():
+                written[name][:] = array
+            bare.infer(written)
+
+        apart = stack.enter_context(running_apart(artifact))
         ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare.infer(inputs),
+            "written": bare_written,
+            "apart": lambda: (apart.sendall(b"?"), apart.recv(1)),
             "tcp": lambda: exchange(tcp, request),
             "unix": lambda: exchange(unix, request),
             "shared_tcp": lambda: (write(), exchange(tcp, shared)),
@@ -74,6 +87,18 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
         p50, _ = run_rounds(ways, rounds, calls)
         return [
             Figure(name="bare session, p50", value=float(np.median(p50["bare"])), unit="us", how="the model alone"),
+            Figure(
+                name="bare session, input written anew / bare",
+                value=median_ratio(p50, "written"),
+                unit="x",
+                how="no engine has it in its cache",
+            ),
+            Figure(
+                name="bare session in another process / bare",
+                value=median_ratio(p50, "apart"),
+                unit="x",
+                how="a byte there and back, nothing copied: what two processes cost",
+            ),
             Figure(name="HTTP v2 binary over TCP / bare", value=median_ratio(p50, "tcp"), unit="x", limit=1.30),
             Figure(name="HTTP v2 binary over unix socket / bare", value=median_ratio(p50, "unix"), unit="x", limit=1.25),
             Figure(name="HTTP over TCP, shared memory / bare", value=median_ratio(p50, "shared_tcp"), unit="x", limit=1.12),
@@ -81,6 +106,35 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
                 name="HTTP over unix socket, shared memory / bare", value=median_ratio(p50, "shared_unix"), unit="x", limit=1.12
             ),
         ]
+
+
+@contextlib.contextmanager
+def running_apart(artifact: Path) -> Iterator[socket.socket]:
+    """A socket to a process that runs the model on an input of its own for each byte, and answers with one."""
+    ours, theirs = socket.socketpair()
+    program = (
+        "import socket, sys\n"
+        "from pathlib import Path\n"
+        "from benchmarks.serving import random_inputs\n"
+        "from runtime.backends.base import get_backend\n"
+        "from runtime.contract.artifact import MANIFEST_NAME, read_manifest\n"
+        "artifact, client = Path(sys.argv[1]), socket.socket(fileno=int(sys.argv[2]))\n"
+        "manifest = read_manifest((artifact / MANIFEST_NAME).read_bytes()).value\n"
+        "model = get_backend(manifest.requires.engine).load(artifact / manifest.model_file, manifest.engine_options)\n"
+        "inputs = random_inputs(manifest)\n"
+        "while client.recv(1):\n"
+        "    model.infer(inputs)\n"
+        "    client.sendall(b'!')\n"
+    )
+    with ours:
+        with theirs:
+            command = [sys.executable, "-c", program, str(artifact), str(theirs.fileno())]
+            process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+        try:
+            yield ours
+        finally:
+            ours.close()
+            process.wait()
 
 
 def shared_request(
