@@ -2,8 +2,9 @@
 
 One way in for every transport: HTTP, gRPC and streams hand over a call and a function that makes their answer of its
 outputs. A quick model runs at once in the event loop's thread, for a hand-over costs more than it does; a slow one in its
-own, unless it is not that slow and its caller the only one. Where joining is configured, requests to a model with a free batch wait a moment for others to run with. The answer is
-made where the inference ran, so that a large one holds nobody up either.
+own, unless it is not that slow and its caller the only one. Where joining is configured, requests to a model with a free
+batch wait a moment for others to run with. The answer is made where the inference ran, so that a large one holds nobody up
+either.
 """
 
 import asyncio

@@ -4,7 +4,7 @@ Source: Triton's extension_shared_memory.md; a region's key names a POSIX shared
 
 A region is never mapped: whoever may shrink it could then end this process by SIGBUS at any load from it. It is read and
 written by system calls, which report a missing byte instead. For an image of 602 kB, between two runs of an engine, they take
-0.1 ms and a copy from a mapping half of that (40 and 10 us with warm caches); a copy it has to be in any case, for a client may
+76 us and a copy from a mapping half of that (40 and 10 us with warm caches); a copy it has to be in any case, for a client may
 change its memory while the engine reads it.
 """
 
