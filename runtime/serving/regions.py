@@ -3,10 +3,10 @@
 Source: Triton's extension_shared_memory.md; a region's key names a POSIX shared-memory object, a file below /dev/shm.
 
 A region is never mapped: whoever may shrink it could then end this process by SIGBUS at any load from it. It is read and
-written by system calls, which report a missing byte instead. For an image of 602 kB, between two runs of an engine, they take
-76 us and a copy from a mapping half of that (40 and 10 us with warm caches); a copy it has to be in any case, for a client may
-change its memory while the engine reads it. process_vm_readv out of a mapping of our own is safe too, but takes 49 us where
-preadv takes 29; what shm_open made cannot be sealed against shrinking.
+written by system calls, which report a missing byte instead. For an image of 602 kB they take
+30 us in a loop, where a copy from a mapping takes 11, and 76 us between two runs of an engine; a copy it has to be in any case,
+for a client may change its memory while the engine reads it. process_vm_readv out of a mapping of our own is safe too, but takes
+49 us where preadv takes 30; what shm_open made cannot be sealed against shrinking.
 """
 
 import errno
