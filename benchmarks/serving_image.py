@@ -75,10 +75,15 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
             bare.infer(written)
 
         apart = stack.enter_context(running_apart(artifact))
+
+        def asked_apart() -> None:
+            apart.sendall(b"?")
+            apart.recv(1)
+
         ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare.infer(inputs),
             "written": bare_written,
-            "apart": lambda: (apart.sendall(b"?"), apart.recv(1)),
+            "apart": asked_apart,
             "tcp": lambda: exchange(tcp, request),
             "unix": lambda: exchange(unix, request),
             "shared_tcp": lambda: (write(), exchange(tcp, shared)),
