@@ -49,21 +49,22 @@ def look(place, store, **times):
     return None
 
 
-@pytest.mark.parametrize(
-    ("name", "later_s", "last_contact_s", "refusal"),
-    [
-        ("online, today", 0, None, None),
-        ("online, in two days: the service re-signs daily", 2 * DAY_S, None, ExpiredError),
-        ("online, a clock ten years ahead", TEN_YEARS_S, None, ExpiredError),
-        ("a stick, two weeks after it was written, heard last before", 14 * DAY_S, NOW_S - 7 * DAY_S, None),
-        ("a stick, never heard of the fleet", 14 * DAY_S, 0, None),
-        ("a stick older than the last contact", 14 * DAY_S, NOW_S + 2 * DAY_S, ExpiredError),
-        ("a stick after what the engineer signed has expired", 31 * DAY_S, NOW_S, ExpiredError),
-        ("a stick, and a clock ten years ahead", TEN_YEARS_S, NOW_S, ExpiredError),
-        ("a stick, and a clock ten years back", -TEN_YEARS_S, NOW_S, None),
-    ],
-)
-def test_by_what_time_metadata_is_judged(releases, tmp_path, name, later_s, last_contact_s, refusal):
+CASES = [
+    ("online, today", 0, None, None),
+    ("online, in two days: the service re-signs daily", 2 * DAY_S, None, ExpiredError),
+    ("online, a clock ten years ahead", TEN_YEARS_S, None, ExpiredError),
+    ("a stick, two weeks after it was written, heard last before", 14 * DAY_S, NOW_S - 7 * DAY_S, None),
+    ("a stick, never heard of the fleet", 14 * DAY_S, 0, None),
+    ("a stick older than the last contact", 14 * DAY_S, NOW_S + 2 * DAY_S, ExpiredError),
+    ("a stick after what the engineer signed has expired", 31 * DAY_S, NOW_S, ExpiredError),
+    ("a stick, and a clock ten years ahead", TEN_YEARS_S, NOW_S, ExpiredError),
+    ("a stick, and a clock ten years back", -TEN_YEARS_S, NOW_S, None),
+]
+
+
+# Named one by one: processes that collect these tests a second apart must still agree on what they are called.
+@pytest.mark.parametrize(("later_s", "last_contact_s", "refusal"), [pytest.param(*case, id=name) for name, *case in CASES])
+def test_by_what_time_metadata_is_judged(releases, tmp_path, later_s, last_contact_s, refusal):
     assert look(tmp_path / "trust", releases, now_s=NOW_S + later_s, last_contact_s=last_contact_s) is refusal
 
 
