@@ -20,3 +20,4 @@ def plain_logging() -> None:
     for name, logger in list(root.manager.loggerDict.items()):
         if name.partition(".")[0] in OURS and isinstance(logger, logging.Logger):
             logger.disabled, logger.propagate = False, True
+            logger.setLevel(logging.NOTSET)
