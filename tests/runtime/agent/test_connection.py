@@ -110,7 +110,7 @@ def test_only_the_newest_of_a_state_waits_for_the_connection(line, fleet):
 
 def test_a_message_is_delivered_again_until_it_is_acknowledged(line, fleet, tmp_path):
     line.connection.start()
-    until(lambda: line.connects, "connected")
+    presence(fleet, line.device, True)  # sent behind the subscriptions: what is published now finds them
     fleet.publish(line.device, Channel.COMMAND, b"first", "c1")
     until(lambda: line.received, "received")
     line.connection.stop()
