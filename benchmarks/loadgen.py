@@ -25,7 +25,7 @@ from toolchain.benchmark.loadgen import Generated, generate
 SECONDS = 10.0
 BOUND_NS = 10_000_000
 """Of the server scenario: what MLPerf asks of small image models, so that what is judged is queueing and not one late wake-up."""
-HALVINGS = 6
+HALVINGS = 10
 
 
 def main() -> int:
