@@ -62,7 +62,8 @@ def artifact(tmp_path):
 )  # fmt: skip
 def test_the_first_that_can_serves(artifact, caplog, choices, takes, passed_over):
     directory, manifest = artifact(*choices)
-    opened = open_engine(manifest, directory)
+    with caplog.at_level("WARNING", logger="runtime.backends.fallback"):
+        opened = open_engine(manifest, directory)
     opened.model.close()
     assert opened.engine.name == takes
     assert passed_over in opened.engine.passed_over
