@@ -43,5 +43,6 @@ def test_a_model_of_16_mb_runs_under_256_mb_and_one_of_200_mb_is_refused(tmp_pat
     needed, allowed, in_use = map(int, words.groups())
     assert needed > 199 * MB
     assert allowed == LIMIT
-    assert 30 * MB < in_use < LIMIT - 16 * MB
+    # Asked for at once, while the version that stood by for the last one is still being closed: near the limit, never over it.
+    assert 30 * MB < in_use < LIMIT
     np.testing.assert_array_equal(daemon.infer(ROWS), found)

@@ -4,6 +4,7 @@ Requests are made from the protocol's own words (addresses, fields, parameters, 
 framing and compression, and then bytes of some are changed.
 """
 
+import contextlib
 import gzip
 import json
 import os
@@ -223,11 +224,9 @@ def converse(endpoint, raw):
     """Send all of it, then nothing more. Returns the statuses of the answers, each held against HTTP and the protocol."""
     with socket.create_connection(("127.0.0.1", endpoint.port)) as client, client.makefile("rb") as file:
         client.settimeout(10)
-        try:
+        with contextlib.suppress(OSError):  # refused before all was sent
             client.sendall(raw)
             client.shutdown(socket.SHUT_WR)
-        except (BrokenPipeError, ConnectionResetError, OSError):
-            pass  # refused before all was sent
         statuses = []
         while line := file.readline():
             if line == b"HTTP/1.1 100 Continue\r\n":
