@@ -128,11 +128,11 @@ class _Judge:
 @contextlib.contextmanager
 def _quietly() -> Iterator[None]:
     """NNCF draws progress bars, tells each step and warns about its own dependencies; what fails comes as an exception."""
-    import nncf
+    from nncf.common.logging import nncf_logger
 
-    logger = logging.getLogger("nncf")
-    level = logger.level
-    nncf.set_log_level(logging.ERROR)
+    # Not by nncf.set_log_level: that turns down the logger's handlers too, whoever added them, and they stay so.
+    level = nncf_logger.level
+    nncf_logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
@@ -142,4 +142,4 @@ def _quietly() -> Iterator[None]:
     except Exception as error:
         raise StageError(f"NNCF cannot quantize the model: {type(error).__name__}: {error}") from error
     finally:
-        logger.setLevel(level)
+        nncf_logger.setLevel(level)

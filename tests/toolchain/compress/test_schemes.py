@@ -1,6 +1,7 @@
 """Each scheme keeps what it promises on a small trained network: its answers, its integers, its bytes."""
 
 import dataclasses
+import logging
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -131,6 +132,19 @@ def test_openvino_weights_of_seven_bits_keep_below_64(ground_of: MakeGround, tmp
         assert codes
         largest[bits] = max(int(np.abs(code.astype(int)).max()) for code in codes)
     assert largest[7] <= 64 < largest[8]
+
+
+def test_nncf_is_quiet_without_turning_down_handlers_of_others(ground_of: MakeGround, tmp_path: Path) -> None:
+    from nncf.common.logging import nncf_logger
+
+    handler = logging.NullHandler()
+    nncf_logger.addHandler(handler)
+    level = nncf_logger.level
+    try:
+        make(OPENVINO_INT8, ground_of(SOUND), tmp_path / "made")
+        assert (nncf_logger.level, handler.level) == (level, logging.NOTSET)
+    finally:
+        nncf_logger.removeHandler(handler)
 
 
 def _with_bits(ground: Ground, bits: int) -> Ground:
