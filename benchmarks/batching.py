@@ -23,7 +23,7 @@ from benchmarks.serving import make_manifest
 from runtime.contract.artifact import FileEntry, TensorSpec
 from runtime.contract.canonical import write_json
 from runtime.serving.inference import Answer, Call, Inference, Joining
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 
 WIDTH, DEPTH = 1024, 4
 SIDE, CHANNELS = 64, 32

@@ -91,11 +91,11 @@ class Target:
     """The endpoint, fed without sockets."""
 
     def __init__(self, folder: Path) -> None:
-        from runtime.serving.app import App
         from runtime.serving.control import ModelControl, Stored
+        from runtime.serving.http.app import App
         from runtime.serving.inference import Inference
+        from runtime.serving.models.repository import Repository
         from runtime.serving.regions import Regions
-        from runtime.serving.repository import Repository
         from tests.support.artifacts import write_artifact
 
         write_artifact(folder / "tiny")

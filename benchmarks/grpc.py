@@ -172,7 +172,7 @@ def running_server(artifact: Path) -> Iterator[tuple[int, int]]:
 
 async def serve_until_terminated(artifact: Path) -> None:
     from runtime.serving.limits import LimitSettings, ServingSettings
-    from runtime.serving.repository import Repository
+    from runtime.serving.models.repository import Repository
     from runtime.serving.server import serve
 
     repository = Repository()

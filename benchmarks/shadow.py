@@ -27,8 +27,8 @@ from benchmarks.figures import Figure, show
 from benchmarks.serving import write_tiny_artifact
 from runtime.contract.artifact import read_manifest
 from runtime.contract.canonical import write_json
-from runtime.serving.repository import Repository
-from runtime.serving.shadow import Shadow, ShadowSettings
+from runtime.serving.models.repository import Repository
+from runtime.serving.models.shadow import Shadow, ShadowSettings
 
 INPUTS = 4096
 NOISE = 0.15

@@ -16,14 +16,14 @@ from runtime.backends.base import Tensors
 from runtime.contract.artifact import Manifest
 from runtime.monitor.monitor import WindowCounts
 from runtime.processing.pipeline import decoded, prepare
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 
 
 class Runtime:
     """Artifacts served in this process. `infer` may be called from several threads; one model runs one at a time."""
 
     def __init__(self, *artifacts: str | Path) -> None:
-        """artifacts: directories with a manifest. Raises what `runtime.serving.repository.open_artifact` does."""
+        """artifacts: directories with a manifest. Raises what `runtime.serving.models.repository.open_artifact` does."""
         self._repository = Repository()
         self._sole = ""
         """The model that serves where it is the only one."""

@@ -12,7 +12,7 @@ import msgspec
 
 from runtime.errors import DaemonError
 from runtime.files import write_durably
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from runtime.update.lanes import lane_of
 
 log = logging.getLogger(__name__)

@@ -8,7 +8,7 @@ import numpy as np
 from runtime.batch.npz import save_npz
 from runtime.errors import BatchError, ModelNotFoundError, RequestError
 from runtime.processing.pipeline import decoded, prepare
-from runtime.serving.repository import open_artifact
+from runtime.serving.models.repository import open_artifact
 from runtime.update.slots import Slots
 
 

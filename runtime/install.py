@@ -22,7 +22,7 @@ from runtime.errors import ConfigError, InUseError, UnsuitableError, UpdateError
 from runtime.files import held_alone, make_directory, write_durably
 from runtime.identity import IDENTITY_FILE, ROOT_FILE, Identity, identity_dir, read_identity
 from runtime.profile import detect_profile
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 from runtime.update.actions import Actions
 from runtime.update.delegate import delegate, error_of
 from runtime.update.machine import Job, Machine

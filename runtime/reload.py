@@ -11,7 +11,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import DeploymentState, Slot
 from runtime.errors import ModelNotFoundError, OverloadedError
 from runtime.serving.control import Stored
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from runtime.update.machine import Job
 
 

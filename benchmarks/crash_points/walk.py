@@ -29,7 +29,7 @@ from runtime.contract.deployment import Role
 from runtime.contract.topics import Channel
 from runtime.daemon import Daemon
 from runtime.errors import StoreError
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 from runtime.update import helper
 from runtime.update.boot import open_active
 from runtime.update.machine import Job

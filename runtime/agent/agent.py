@@ -15,7 +15,7 @@ from runtime.agent.windows import Windows
 from runtime.config import Config
 from runtime.contract.deployment import DeviceProfile
 from runtime.identity import Identity, client_context
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from runtime.update.machine import Job
 from runtime.update.plan import HoldBack
 from runtime.update.requests import Reply, Request, Task

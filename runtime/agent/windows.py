@@ -21,7 +21,7 @@ from runtime.contract.errors import TooLargeError
 from runtime.contract.telemetry import Window, write_window
 from runtime.contract.topics import Channel
 from runtime.errors import StoreError
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 
 log = logging.getLogger(__name__)
 

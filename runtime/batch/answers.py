@@ -11,7 +11,7 @@ from runtime.batch.rows import Column, Rows
 from runtime.contract.artifact import TensorSpec
 from runtime.errors import InferenceError, RequestError
 from runtime.processing.pipeline import Preparation, decoded
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 
 _WRITABLE = "biufU"
 _ENGINE_ROWS = 32

@@ -19,8 +19,8 @@ from runtime.batch.sources import open_source
 from runtime.contract.artifact import REFERENCE_NAME, Manifest
 from runtime.errors import BatchError, RequestError
 from runtime.monitor.monitor import MonitorLimits
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import open_artifact
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import open_artifact
 
 _CHUNK_BYTES = 16 << 20
 _MOST_ROWS = 4096

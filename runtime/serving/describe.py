@@ -11,8 +11,8 @@ from runtime.contract.artifact import TensorSpec
 from runtime.errors import ModelNotFoundError
 from runtime.serving.batching import has_free_batch
 from runtime.serving.inference import Joining
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import Repository
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository
 
 SERVER_NAME = "edgewright"
 EXTENSIONS = (

@@ -20,8 +20,8 @@ from runtime.backends.base import Tensors
 from runtime.errors import InferenceError
 from runtime.serving.alone import Alone
 from runtime.serving.batching import Form, Gathering, Later, form_of, has_free_batch, join, rows_of, split
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import Repository
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository
 from runtime.serving.workers import Workers
 
 log = logging.getLogger(__name__)

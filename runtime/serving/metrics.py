@@ -10,9 +10,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from runtime.contract.telemetry import LATENCY_CELLS_PER_OCTAVE
 from runtime.monitor.monitor import Totals
 from runtime.serving.inference import Inference
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import Repository
-from runtime.serving.shadow import Shadow
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository
+from runtime.serving.models.shadow import Shadow
 
 CONTENT_TYPE = b"text/plain; version=0.0.4; charset=utf-8"
 _OCTAVES_PER_BUCKET = 2

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from runtime.errors import ConfigError, DaemonError, ExtraMissingError
-from runtime.serving.app import App
 from runtime.serving.control import ModelControl, Stored
+from runtime.serving.http.app import App
+from runtime.serving.http.protocol import SWEEP_S
 from runtime.serving.inference import Inference, Joining
 from runtime.serving.limits import LimitSettings, ServingSettings
 from runtime.serving.metrics import Counts
-from runtime.serving.protocol import SWEEP_S
+from runtime.serving.models.repository import Repository
 from runtime.serving.regions import NO_REGIONS, Regions
-from runtime.serving.repository import Repository
 
 if TYPE_CHECKING:
     from runtime.serving.grpc.server import GrpcServer

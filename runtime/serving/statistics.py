@@ -9,8 +9,8 @@ each, and each its whole time. There is no response cache.
 from typing import Any
 
 from runtime.serving.describe import find
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import Repository
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository
 
 
 def model_statistics(repository: Repository, model: str = "", release: str = "") -> dict[str, Any]:

@@ -13,7 +13,7 @@ from queue import SimpleQueue
 from typing import Any, TypeVar
 
 from runtime.errors import EngineHungError, OverloadedError
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 
 Result = TypeVar("Result")
 

@@ -16,7 +16,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
 from runtime.errors import FetchError, HelperTimeoutError, ProbationError
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 from runtime.update.machine import DONE, Action, Answer, Job
 from runtime.update.memory_fit import Room, measured_need, require_room, rooms
 from runtime.update.probation import failure_of

@@ -4,7 +4,7 @@ Pure: what it did with live requests so far, against the bounds. Too few request
 """
 
 from runtime.config import UpdateSettings
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 from runtime.update.machine import Job
 
 TRIAL_SLACK_NS = 500_000

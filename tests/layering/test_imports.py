@@ -28,7 +28,7 @@ def test_the_walk_sees_the_tree() -> None:
         ("runtime/contract/x.py", "from runtime.contract import canonical", False),
         ("runtime/serving/x.py", "def late():\n    from fleet.client import Client", True),
         ("toolchain/x.py", "from runtime.backends.base import Backend", False),
-        ("toolchain/x.py", "from runtime.serving import app", True),
+        ("toolchain/x.py", "from runtime.serving.http import app", True),
         ("toolchain/x.py", "from fleet.client.client import Client", False),
         ("toolchain/x.py", "from fleet.store import tables", True),
         ("fleet/x.py", "from runtime.monitor import cells", False),

@@ -6,7 +6,7 @@ import pytest
 from runtime.contract.deployment import DeploymentState, Outcome
 from runtime.errors import ModelNotFoundError, OverloadedError
 from runtime.reload import stored_models
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.update.machine import Job
 from runtime.update.slots import Slots
 from tests.support.artifacts import FEATURES, write_artifact

@@ -15,7 +15,7 @@ from runtime.serving.classification import best_classes
 from runtime.serving.grpc.parameters import PLAIN
 from runtime.serving.grpc.schema import MESSAGES
 from runtime.serving.grpc.wire import bytes_field
-from runtime.serving.messages import Span, Wanted
+from runtime.serving.http.messages import Span, Wanted
 from runtime.serving.regions import Regions
 from runtime.serving.strings import write_strings
 

@@ -3,7 +3,7 @@
 from typing import Any, NamedTuple
 
 from runtime.errors import RequestError
-from runtime.serving.messages import Span, Wanted
+from runtime.serving.http.messages import Span, Wanted
 
 _MAX_CLASSES = 1 << 20
 

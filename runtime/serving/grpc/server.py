@@ -9,11 +9,11 @@ from runtime.errors import ConfigError
 from runtime.serving.control import ModelControl
 from runtime.serving.grpc.service import Service
 from runtime.serving.grpc.telling import Telling
+from runtime.serving.http.protocol import SWEEP_S, Hub
 from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings, ServingSettings
-from runtime.serving.protocol import SWEEP_S, Hub
+from runtime.serving.models.repository import Repository
 from runtime.serving.regions import Regions
-from runtime.serving.repository import Repository
 
 log = logging.getLogger(__name__)
 

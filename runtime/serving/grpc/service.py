@@ -13,11 +13,11 @@ from runtime.serving.grpc.exchange import Exchange, parsed
 from runtime.serving.grpc.failures import CODE_KEY, status_of
 from runtime.serving.grpc.schema import MESSAGES, SERVICE
 from runtime.serving.grpc.telling import Told
+from runtime.serving.http.protocol import Hub
 from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.protocol import Hub
+from runtime.serving.models.repository import Repository
 from runtime.serving.regions import Regions
-from runtime.serving.repository import Repository
 
 STREAM_AHEAD = 8
 """Requests of one stream under way at once; further ones wait with the client."""

@@ -10,8 +10,8 @@ from runtime.serving.control import ModelControl
 from runtime.serving.describe import find, model_config, model_metadata, repository_index, server_metadata
 from runtime.serving.grpc.schema import MESSAGES, POOL
 from runtime.serving.inference import Joining
+from runtime.serving.models.repository import Repository
 from runtime.serving.regions import Regions
-from runtime.serving.repository import Repository
 from runtime.serving.statistics import model_statistics
 
 Told = Callable[[Any], Any]

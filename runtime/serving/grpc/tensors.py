@@ -12,8 +12,8 @@ import numpy as np
 from runtime.backends.datatypes import BYTES, NUMPY_TYPES
 from runtime.errors import RequestError, RequestTooLargeError
 from runtime.serving.grpc.parameters import read_span
+from runtime.serving.http.messages import MAX_DIMENSIONS, MAX_TENSORS
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import MAX_DIMENSIONS, MAX_TENSORS
 from runtime.serving.regions import Regions
 from runtime.serving.strings import as_array, read_strings
 

@@ -11,9 +11,9 @@ import numpy as np
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.contract.artifact import Manifest, TensorSpec
 from runtime.errors import RequestError, RequestTooLargeError
+from runtime.serving.http.messages import InferRequest, decode_request, encode_response
 from runtime.serving.inference import Answer, Call
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import InferRequest, decode_request, encode_response
 
 
 class Reply(NamedTuple):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.serving.stream.settings import StreamSettings
 
 if TYPE_CHECKING:

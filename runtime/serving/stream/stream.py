@@ -27,7 +27,7 @@ from runtime.errors import (
 )
 from runtime.serving.inference import Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.serving.stream.line import Line
 from runtime.serving.stream.payload import BinaryReading, JsonReading, Reply
 from runtime.serving.stream.settings import StreamSettings, check_stream, unfit_for_answers

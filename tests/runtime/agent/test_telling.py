@@ -18,7 +18,7 @@ from runtime.contract.deployment import DeploymentState, Outcome, Reported
 from runtime.contract.telemetry import Event, read_window
 from runtime.contract.topics import Channel
 from runtime.errors import StoreError
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.update.machine import Job
 from runtime.update.plan import HoldBack
 from runtime.update.slots import Slots

@@ -15,7 +15,7 @@ from runtime.errors import (
     UnsuitableError,
 )
 from runtime.serving.describe import model_config, model_metadata
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.update.verify import require_suitable
 from tests.support.artifacts import PROFILE, write_artifact
 

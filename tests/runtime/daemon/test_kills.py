@@ -26,7 +26,7 @@ Slots.activate = activate
 """
 DIE_OPENING = """
 import os, signal
-from runtime.serving import repository
+from runtime.serving.models import repository
 real = repository.open_artifact
 def open_artifact(directory, *rest, **options):
     if b'"version":"1.1.0"' in (directory / "manifest.json").read_bytes():

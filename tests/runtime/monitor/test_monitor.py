@@ -15,7 +15,7 @@ from runtime.contract.telemetry import CELLS, EdgeSet
 from runtime.errors import InferenceError
 from runtime.monitor.cells import count_cells, latency_cell
 from runtime.monitor.monitor import Monitor, MonitorLimits
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 
 UNLIMITED = MonitorLimits(rows_per_window=10**9, cpu_permille=1000, burst_ms=10**6)
 

@@ -16,7 +16,7 @@ from runtime.contract.telemetry import EdgeSet, Reference, StreamCounts, StreamR
 from runtime.monitor.cells import CELLS, count_cells, make_edges, null_distances
 from runtime.monitor.streams import stream_plan, stream_rows
 from runtime.serving.limits import LimitSettings, ServingSettings
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.serving.server import serve
 
 ZERO = "0" * 64

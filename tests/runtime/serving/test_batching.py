@@ -11,7 +11,7 @@ from runtime.errors import InferenceError, RequestError
 from runtime.monitor.monitor import Monitor
 from runtime.serving.batching import Gathering, form_of, has_free_batch, join, rows_of, split
 from runtime.serving.inference import Call, Inference, Joining
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from tests.runtime.serving.conftest import expected_scores, write_artifact
 
 INLINE, THREADED = 10**12, 0

@@ -11,7 +11,7 @@ from runtime.backends.base import get_backend
 from runtime.errors import EngineHungError, OverloadedError
 from runtime.monitor.monitor import Monitor
 from runtime.serving.inference import Call, Inference
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from tests.runtime.serving.conftest import write_artifact
 
 ROWS = {"input": np.zeros((1, 4), np.float32)}

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from runtime.serving.http.protocol import PLACED_BYTES
 from runtime.serving.places import ALIGNMENT, MOST_BYTES, Places
-from runtime.serving.protocol import PLACED_BYTES
-from tests.runtime.serving.test_usual import Client, post
+from tests.runtime.serving.http.test_usual import Client, post
 
 LONG = bytes(range(256)) * (PLACED_BYTES // 256 + 3)
 TENSORS_AT = 101

@@ -8,7 +8,7 @@ from runtime.contract.canonical import sha256_hex
 from runtime.contract.deployment import Settings
 from runtime.files import make_directory
 from runtime.identity import IDENTITY_FILE, ROOT_FILE, Identity, identity_dir
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from runtime.update import helper
 from runtime.update.actions import Actions
 from runtime.update.boot import open_active, recover_jobs

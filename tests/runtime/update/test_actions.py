@@ -8,7 +8,7 @@ from runtime.config import UpdateSettings
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Settings
 from runtime.errors import FetchError, HelperTimeoutError, ProbationError
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 from runtime.update.actions import FETCH_SLICE_S, LONGEST_RETRY_S, Actions
 from runtime.update.machine import DONE
 from runtime.update.table import Event

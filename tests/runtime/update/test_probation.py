@@ -5,7 +5,7 @@ import pytest
 
 from runtime.config import UpdateSettings
 from runtime.contract.artifact import ArtifactRef
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 from runtime.update.machine import Job
 from runtime.update.probation import TRIAL_SLACK_NS, failure_of
 

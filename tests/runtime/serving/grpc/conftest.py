@@ -4,7 +4,7 @@ import pytest
 import tritonclient.grpc as triton
 
 from runtime.serving.limits import LimitSettings, ServingSettings
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from tests.runtime.serving.conftest import Endpoint
 from tests.support.echo import ONNX_TYPES, write_echo
 

@@ -15,7 +15,7 @@ from tritonclient.grpc import service_pb2
 from tritonclient.utils import InferenceServerException
 
 from runtime.errors import ConfigError, ExtraMissingError
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from runtime.serving.server import load_grpc
 from tests.runtime.serving.conftest import expected_scores
 from tests.runtime.serving.grpc.conftest import address

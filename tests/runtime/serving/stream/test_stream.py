@@ -9,7 +9,7 @@ import pytest
 
 from runtime.errors import InferenceError
 from runtime.serving.limits import LimitSettings
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from runtime.serving.stream.stream import DEAD
 from tests.runtime.serving.conftest import expected_scores, write_artifact
 from tests.runtime.serving.stream.conftest import WAIT_S, Peer, json_request, until

@@ -13,8 +13,8 @@ from hypothesis.extra import numpy as hnp
 from runtime.backends.datatypes import BF16, BYTES, NUMPY_TYPES
 from runtime.contract.artifact import TensorSpec
 from runtime.errors import RegionError, RequestError, RequestTooLargeError
+from runtime.serving.http.messages import MAX_DIMENSIONS, InferRequest, Span, Wanted, decode_request, encode_response
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import MAX_DIMENSIONS, InferRequest, Span, Wanted, decode_request, encode_response
 from runtime.serving.strings import as_array, read_strings, write_strings
 
 DATATYPES = {numpy_type: name for name, numpy_type in NUMPY_TYPES.items()}

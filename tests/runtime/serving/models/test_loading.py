@@ -7,8 +7,8 @@ import pytest
 
 from runtime.contract.artifact import read_manifest
 from runtime.serving.limits import ServingSettings
-from runtime.serving.loading import loaders
-from runtime.serving.repository import Repository
+from runtime.serving.models.loading import loaders
+from runtime.serving.models.repository import Repository
 
 
 def places(settings, artifact):
@@ -37,7 +37,7 @@ def test_where_models_run(artifact, isolation, expected):
 
 def test_elsewhere_than_on_linux_all_run_here_and_it_is_said(artifact, monkeypatch, caplog):
     monkeypatch.setattr(sys, "platform", "darwin")
-    with caplog.at_level("WARNING", logger="runtime.serving.loading"):
+    with caplog.at_level("WARNING", logger="runtime.serving.models.loading"):
         load, load_trial = loaders(ServingSettings())
     assert load_trial is None
     opened = load(read_manifest((artifact / "manifest.json").read_bytes()).value, artifact)
@@ -48,5 +48,5 @@ def test_elsewhere_than_on_linux_all_run_here_and_it_is_said(artifact, monkeypat
 
 def test_the_usual_start_loads_nothing_of_isolation():
 
-    script = "import sys, runtime.serving.loading, runtime.serving.repository; print('runtime.backends.isolated' in sys.modules)"
+    script = "import sys, runtime.serving.models.loading, runtime.serving.models.repository; print('runtime.backends.isolated' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout == "False\n"

@@ -20,7 +20,7 @@ from hypothesis import strategies as st
 
 from runtime.contract.artifact import TensorSpec
 from runtime.serving.limits import LimitSettings, ServingSettings
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from tests.runtime.serving.conftest import Endpoint, write_artifact
 from tests.support.daemon import DaemonProcess
 from tests.support.devices import active_slot, write_onnx_artifact

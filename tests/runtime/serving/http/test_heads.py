@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from runtime.errors import RequestError
-from runtime.serving.heads import MOST_HEADS, Heads, write
+from runtime.serving.http.heads import MOST_HEADS, Heads, write
+from runtime.serving.http.messages import decode_request, encode_response
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import decode_request, encode_response
 from runtime.serving.regions import NO_REGIONS
 
 GENERATOR = np.random.default_rng(4)

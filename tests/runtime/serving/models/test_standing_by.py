@@ -5,7 +5,7 @@ import pytest
 
 from runtime.backends.fallback import open_engine
 from runtime.errors import EngineCrashedError, EngineHungError, InferenceError
-from runtime.serving.repository import Repository
+from runtime.serving.models.repository import Repository
 from tests.support.artifacts import FEATURES, scores, write_artifact
 
 ROWS = {"input": np.random.default_rng(3).normal(size=(2, FEATURES)).astype(np.float32)}

@@ -9,9 +9,9 @@ import pytest
 
 from runtime.contract.deployment import SHARE_WHOLE
 from runtime.errors import ModelNotFoundError
-from runtime.serving.split import holds_key, turns
+from runtime.serving.models.split import holds_key, turns
 from tests.runtime.serving.conftest import write_artifact
-from tests.runtime.serving.test_repository import ROWS
+from tests.runtime.serving.models.test_repository import ROWS
 
 
 @pytest.mark.parametrize("share", [0, 1, 999, 1000, 3333, 5000, 9999, SHARE_WHOLE])

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from runtime.contract.artifact import TensorSpec, read_manifest
-from runtime.serving.agreement import agreeing_rows
+from runtime.serving.models.agreement import agreeing_rows
 from tests.runtime.serving.conftest import write_artifact
 
 

@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from runtime.backends.base import Tensors
+from runtime.serving.http.messages import Answers, InferRequest, aligned, decode_request, encode_response, raw_bytes
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import Answers, InferRequest, aligned, decode_request, encode_response, raw_bytes
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from runtime.serving.regions import Regions
 
 MOST_HEAD_BYTES = 2048

@@ -32,10 +32,10 @@ from runtime.errors import (
 )
 from runtime.monitor.monitor import Monitor, MonitorLimits
 from runtime.processing.catalogue import check_manifest
-from runtime.serving.health import Health
-from runtime.serving.model import ServedModel
-from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority, monitor_limits
-from runtime.serving.split import holds_key, turns
+from runtime.serving.models.health import Health
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.shadow import Shadow, ShadowSettings, at_lowest_priority, monitor_limits
+from runtime.serving.models.split import holds_key, turns
 from runtime.update.verify import check_file
 
 Loader = Callable[[Manifest, Path], Opened]

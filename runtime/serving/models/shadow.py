@@ -21,10 +21,10 @@ from runtime.backends.base import Tensors
 from runtime.contract.telemetry import Agreement
 from runtime.errors import DaemonError, RetiredError
 from runtime.monitor.monitor import MonitorLimits
-from runtime.serving.agreement import agreeing_rows
 from runtime.serving.batching import has_free_batch, join
-from runtime.serving.model import ServedModel
-from runtime.serving.split import turns
+from runtime.serving.models.agreement import agreeing_rows
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.split import turns
 
 log = logging.getLogger(__name__)
 

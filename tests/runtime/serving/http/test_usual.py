@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
+from runtime.serving.http.protocol import Hub, Response
 from runtime.serving.limits import LimitSettings
-from runtime.serving.protocol import Hub, Response
 
 
 class Wire(asyncio.Transport):

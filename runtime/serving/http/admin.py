@@ -14,8 +14,8 @@ from msgspec import Meta
 from runtime.errors import ForbiddenError, MethodError, RequestError, RouteNotFoundError
 from runtime.serving.control import ModelControl
 from runtime.serving.describe import repository_index
+from runtime.serving.models.repository import Repository
 from runtime.serving.regions import Regions
-from runtime.serving.repository import Repository
 
 PREFIXES = (b"/v2/repository/", b"/v2/systemsharedmemory/", b"/v2/cudasharedmemory/", b"/v2/logging", b"/v2/trace/")
 _BODY_BYTES = 64 * 1024

@@ -7,7 +7,7 @@ parsed; nothing here decides anything that the parser would not have decided.
 
 from typing import NamedTuple
 
-from runtime.serving.request import Request
+from runtime.serving.http.request import Request
 
 MOST_HEAD_BYTES = 4096
 

@@ -25,10 +25,10 @@ from runtime.errors import (
     RequestTimeoutError,
     RequestTooLargeError,
 )
+from runtime.serving.http.request import Request
+from runtime.serving.http.usual import Usual, learn
 from runtime.serving.limits import LimitSettings
 from runtime.serving.places import MOST_BYTES, Places
-from runtime.serving.request import Request
-from runtime.serving.usual import Usual, learn
 
 READ_BYTES = 256 * 1024
 # A refused client may still be sending; closing at once would reset the connection and lose the refusal.

@@ -14,11 +14,11 @@ from runtime.contract.deployment import SHARE_WHOLE
 from runtime.contract.telemetry import Agreement
 from runtime.errors import EngineCrashedError, ModelNotFoundError
 from runtime.monitor.monitor import Monitor, MonitorLimits
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import Repository, open_artifact
-from runtime.serving.shadow import Shadow, ShadowSettings, at_lowest_priority, monitor_limits
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository, open_artifact
+from runtime.serving.models.shadow import Shadow, ShadowSettings, at_lowest_priority, monitor_limits
 from tests.runtime.serving.conftest import weights, write_artifact
-from tests.runtime.serving.test_repository import ROWS
+from tests.runtime.serving.models.test_repository import ROWS
 
 
 def eventually(condition, timeout_s=20.0):

@@ -27,20 +27,20 @@ from runtime.errors import (
     RouteNotFoundError,
     UnavailableError,
 )
-from runtime.serving.admin import PREFIXES, Admin
-from runtime.serving.compression import SMALLEST, accepted_encoding, compress, decompress
 from runtime.serving.control import ModelControl
 from runtime.serving.describe import find, model_config, model_metadata, server_metadata
-from runtime.serving.heads import Heads, write
+from runtime.serving.http.admin import PREFIXES, Admin
+from runtime.serving.http.compression import SMALLEST, accepted_encoding, compress, decompress
+from runtime.serving.http.heads import Heads, write
+from runtime.serving.http.messages import InferRequest
+from runtime.serving.http.protocol import Hub, Response
+from runtime.serving.http.request import Request
 from runtime.serving.inference import Answer, Call, Inference
 from runtime.serving.limits import LimitSettings
-from runtime.serving.messages import InferRequest
 from runtime.serving.metrics import CONTENT_TYPE, Counts, render_metrics
-from runtime.serving.model import ServedModel
-from runtime.serving.protocol import Hub, Response
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository
 from runtime.serving.regions import NO_REGIONS, Regions
-from runtime.serving.repository import Repository
-from runtime.serving.request import Request
 from runtime.serving.statistics import model_statistics
 
 log = logging.getLogger(__name__)

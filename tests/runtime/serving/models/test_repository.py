@@ -21,9 +21,9 @@ from runtime.errors import (
     RetiredError,
 )
 from runtime.monitor.monitor import Monitor
-from runtime.serving.health import Health
-from runtime.serving.model import ServedModel
-from runtime.serving.repository import Repository, open_artifact
+from runtime.serving.models.health import Health
+from runtime.serving.models.model import ServedModel
+from runtime.serving.models.repository import Repository, open_artifact
 from tests.runtime.serving.conftest import expected_scores, write_artifact
 
 ROWS = {"input": np.arange(8, dtype=np.float32).reshape(2, 4)}

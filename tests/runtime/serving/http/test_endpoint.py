@@ -19,7 +19,7 @@ from runtime.backends.base import get_backend
 from runtime.errors import ConfigError, InferenceError
 from runtime.monitor.monitor import Monitor
 from runtime.serving.limits import ServingSettings
-from runtime.serving.model import ServedModel
+from runtime.serving.models.model import ServedModel
 from tests.runtime.serving.conftest import write_artifact
 
 ROWS = np.array([[1, 2, 3, 4], [0, -1, 0.5, 8]], np.float32)

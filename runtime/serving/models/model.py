@@ -17,7 +17,7 @@ from runtime.errors import EngineCrashedError, EngineHungError, InferenceError, 
 from runtime.memory import give_back
 from runtime.monitor.cells import latency_quantile
 from runtime.monitor.monitor import Monitor
-from runtime.serving.health import Health
+from runtime.serving.models.health import Health
 
 # The running cost moves a sixteenth of the way to each new one, and takes none for more than double: a device's pauses (a
 # call that took a hundred times its usual while something else ran) must not move a quick model to the pool.

@@ -1,0 +1,1 @@
+"""The models that serve: opened artifacts, the roles they have, and how they fare."""
