@@ -286,7 +286,7 @@ class Daemon:
         checks: list[Check] = [
             LoopPulse(loop, shortest(granted_s, serving.watchdog_s) / 2),
             stuck_in("the updater", lambda: self._updater.stuck_s() if self._updater else 0.0, longest_s),
-            stuck_in("an inference", self._longest_inference_s, serving.inference_timeout_s),
+            stuck_in("an inference", self._longest_inference_s, serving.engine_timeout_s),
         ]
         return Watchdog(checks, self._notifier, self.state.directory, granted_s=granted_s, own_s=serving.watchdog_s)
 

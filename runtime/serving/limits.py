@@ -26,9 +26,10 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     grpc: whether the same is offered over gRPC, on `grpc_port` of the same host; needs the extra `grpc`.
 
     isolation: which versions run in a process of their own: those on probation, all, or none. engine_memory_bytes: cap on
-    such a process; 0 for none. inference_timeout_s: an inference that takes longer hangs: its process is killed, or, where it
-    runs in the daemon's own, the watchdog is told. watchdog_s: a daemon that makes no progress for so long ends itself, for
-    whatever supervises it to start it again; 0 for never. systemd's watchdog is served besides (WatchdogSec in the unit).
+    such a process; 0 for none. engine_timeout_s: an engine that takes longer over one inference hangs: its process is killed,
+    or, where it runs in the daemon's own, the watchdog is told. watchdog_s: a daemon that makes no progress for so long ends
+    itself, for whatever supervises it to start it again; 0 for never. systemd's watchdog is served besides (WatchdogSec in the
+    unit).
 
     batch_rows: so many examples of separate requests are joined in one inference at most; 1 joins none. batch_delay_us: none
     waits longer for others. shadow_cpu_permille: of wall time that a shadow may use. cpus: those that serve; () for any.
@@ -46,7 +47,7 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     model_control: bool = False
     shared_memory: Literal["local", "always", "never"] = "local"
     isolation: Literal["never", "probation", "always"] = "probation"
-    inference_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
+    engine_timeout_s: Annotated[int, Meta(ge=1, le=86_400)] = 30
     engine_memory_bytes: Annotated[int, Meta(ge=0)] = 1024 * KIB * KIB
     watchdog_s: Seconds = 0
     batch_rows: Annotated[int, Meta(ge=1, le=65_536)] = 1

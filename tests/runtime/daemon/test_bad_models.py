@@ -87,7 +87,7 @@ def in_probation(daemon, artifact):
 
 def test_versions_that_crash_hang_and_leak_are_rolled_back_while_the_old_one_answers(fleet, start_daemon, push):
     device = "unbreakable"
-    daemon = start_daemon(device, **{"serving.inference_timeout_s": 2, "serving.engine_memory_bytes": 400 * MIB})
+    daemon = start_daemon(device, **{"serving.engine_timeout_s": 2, "serving.engine_memory_bytes": 400 * MIB})
     old, rollout = push(device, "1.0.0")
     fleet.wait(settled(device, old, rollout=rollout))
     pid = daemon.pid
@@ -181,7 +181,7 @@ def test_isolated_always_it_is_started_again_and_the_next_engine_serves(fleet, s
 @pytest.mark.slow
 def test_a_hang_in_the_daemon_itself_ends_it_and_the_fleet_is_told(fleet, start_daemon, push):
     """Without isolation the watchdog is what is left: three such ends, and the version is gone."""
-    settings = {"serving.isolation": "never", "serving.watchdog_s": 1, "serving.inference_timeout_s": 1}
+    settings = {"serving.isolation": "never", "serving.watchdog_s": 1, "serving.engine_timeout_s": 1}
     daemon = start_daemon("hanger", **settings)
     old, rollout = push("hanger", "1.0.0")
     fleet.wait(settled("hanger", old, rollout=rollout))
