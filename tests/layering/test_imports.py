@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,17 @@ from tests.layering.rules import ROOT, edges, forbidden_edges, third_party_impor
 def test_no_forbidden_import() -> None:
     found = forbidden_edges(ROOT)
     assert not found, "\n".join(map(str, found))
+
+
+def test_no_modules_need_each_other() -> None:
+    found = list(edges(ROOT))
+    importers = {edge.importer for edge in found}
+    needs: dict[str, set[str]] = {}
+    for edge in found:  # `from a.b import c` is of the module a.b where there is no a.b.c
+        imported = edge.imported if edge.imported in importers else edge.imported.rpartition(".")[0]
+        if imported != edge.importer:
+            needs.setdefault(edge.importer, set()).add(imported)
+    TopologicalSorter(needs).prepare()  # raises CycleError, which names the circle
 
 
 def test_the_walk_sees_the_tree() -> None:

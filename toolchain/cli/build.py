@@ -31,7 +31,7 @@ def build(  # noqa: PLR0917 - one per flag, as typer wants them
     ] = False,
 ) -> None:
     """Compile a recipe into unsigned artifacts and a report; re-runs only what changed."""
-    from toolchain.cli.progress import close_progress, open_progress
+    from toolchain.cli.progress import open_progress
     from toolchain.config import setting_path
     from toolchain.pipeline.build import Settings
     from toolchain.pipeline.cache import StageCache
@@ -43,7 +43,7 @@ def build(  # noqa: PLR0917 - one per flag, as typer wants them
     try:
         result = run_build(recipe, progress, cache=cache, changes=tuple(changes or ()), out=out, settings=settings)
     finally:
-        close_progress(progress)
+        progress.close()
     if json:
         emit_json(result)
     else:

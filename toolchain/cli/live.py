@@ -11,12 +11,16 @@ from rich.progress import BarColumn, ProgressColumn, SpinnerColumn, Task, TaskID
 from rich.progress import Progress as Bar
 from rich.text import Text
 
-from toolchain.cli.progress import Clock, Estimate, place
+from toolchain.cli.estimate import Clock, Estimate
 from toolchain.report.wording import seconds as seconds_text
 
 NAME_WIDTH = 34
 MARKS = {"green": ("✓", "+"), "dim": ("·", "="), "yellow": ("!", "!")}
 """Style of a line -> its mark where the terminal speaks Unicode, and where it does not."""
+
+
+BY_VERB = ("make", "check")
+BY_TARGET = ("measure", "choose", "profile", "test", "pack")
 
 
 class RestColumn(ProgressColumn):
@@ -125,3 +129,13 @@ class LiveProgress:
             line.truncate(room, overflow="ellipsis", pad=True)
             line.append(f"  {end}", "dim")
         self._console.print(line, no_wrap=bool(faint), overflow="ellipsis" if faint else "fold")
+
+
+def place(name: str) -> tuple[str, str]:
+    """Branch and leaf of a stage in the tree: what is done to many variants by verb, what is done for a target below it."""
+    verb, _, rest = name.partition(" ")
+    if rest and verb in BY_VERB:
+        return verb, rest
+    if rest and verb in BY_TARGET:
+        return rest, verb
+    return "", name

@@ -5,12 +5,10 @@ Notes refuse nothing, for real data repeats itself, is unbalanced and has dead c
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from toolchain.data.splits import Examples
+from toolchain.data.examples import Examples
 
 IMBALANCE = 10
 """So many times more examples of one class than of another that accuracy hides the rarer one: at 10, answering always with
@@ -18,12 +16,12 @@ the larger of two classes scores 0.91."""
 _SHOWN = 3
 
 
-def notes_on(splits: "Mapping[str, Examples]", classes: Sequence[str]) -> tuple[str, ...]:
+def notes_on(splits: Mapping[str, Examples], classes: Sequence[str]) -> tuple[str, ...]:
     """One line per oddity, in a fixed order."""
     return (*_leaks(splits), *_absent(splits, classes), *_imbalance(splits["train"], classes), *_constant(splits["train"]))
 
 
-def _leaks(splits: "Mapping[str, Examples]") -> Iterator[str]:
+def _leaks(splits: Mapping[str, Examples]) -> Iterator[str]:
     """Rows that a split judges by, though an earlier one already holds them."""
     known: dict[bytes, str] = {}
     for name in ("train", "validation", "test"):
@@ -37,7 +35,7 @@ def _leaks(splits: "Mapping[str, Examples]") -> Iterator[str]:
         known = places | known
 
 
-def _row_places(name: str, part: "Examples") -> dict[bytes, str]:
+def _row_places(name: str, part: Examples) -> dict[bytes, str]:
     """The first row of each distinct content, in words."""
     rows = len(part.targets)
     arrays = [array.reshape(rows, -1) for array in part.inputs.values()]
@@ -47,13 +45,13 @@ def _row_places(name: str, part: "Examples") -> dict[bytes, str]:
     return places
 
 
-def _absent(splits: "Mapping[str, Examples]", classes: Sequence[str]) -> Iterator[str]:
+def _absent(splits: Mapping[str, Examples], classes: Sequence[str]) -> Iterator[str]:
     for name, part in splits.items():
         for index in sorted(set(range(len(classes))) - set(np.unique(part.targets).tolist())):
             yield f"split {name!r} has no example of class {classes[index]}"
 
 
-def _imbalance(train: "Examples", classes: Sequence[str]) -> Iterator[str]:
+def _imbalance(train: Examples, classes: Sequence[str]) -> Iterator[str]:
     if not classes:
         return
     counts = np.bincount(train.targets, minlength=len(classes))
@@ -65,7 +63,7 @@ def _imbalance(train: "Examples", classes: Sequence[str]) -> Iterator[str]:
         )
 
 
-def _constant(train: "Examples") -> Iterator[str]:
+def _constant(train: Examples) -> Iterator[str]:
     """Columns of tables only: the margin of an image is often the same everywhere and harms nothing."""
     for key, array in train.inputs.items():
         if array.ndim != 2 or len(array) < 2:

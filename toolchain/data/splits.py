@@ -12,10 +12,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-import msgspec
 import numpy as np
 
 from runtime.contract.artifact import Datatype, OutputKind, TensorSpec
+from toolchain.data.examples import Examples
 from toolchain.data.notes import notes_on
 from toolchain.errors import DataError
 from toolchain.pipeline.products import DataSplits, HeldOutData, SliceColumn, Split, SteeringData
@@ -29,13 +29,6 @@ _DATATYPES: dict[str, Datatype] = {
     "bool": "BOOL", "uint8": "UINT8", "uint16": "UINT16", "uint32": "UINT32", "uint64": "UINT64", "int8": "INT8",
     "int16": "INT16", "int32": "INT32", "int64": "INT64", "float16": "FP16", "float32": "FP32",
 }  # fmt: skip
-
-
-class Examples(msgspec.Struct, frozen=True):
-    """One split in memory."""
-
-    inputs: dict[str, np.ndarray]
-    targets: np.ndarray
 
 
 def prepare(result: Any, output_kind: OutputKind, folder: Path) -> DataSplits:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 import msgspec
 
@@ -19,9 +19,6 @@ from toolchain.pipeline.products import SteeringData, TrainedModel
 from toolchain.pipeline.progress import EpochWatcher, Progress
 from toolchain.pipeline.record import EpochResult
 from toolchain.recipe import Recipe
-
-if TYPE_CHECKING:
-    from toolchain.train.stage import Training
 
 JOB_NAME = "job.json"
 _LOG_NAME = "log.txt"
@@ -71,15 +68,10 @@ class Failed(msgspec.Struct, tag=True):
 Report = Tick | Note | Epoch | Done | Failed
 
 
-def launch(training: "Training", work: Path, progress: Progress) -> TrainedModel:
+def launch(job: Job, progress: Progress) -> TrainedModel:
     """Train in `train.processes` processes. Raises the BuildError a worker met, or StageError saying how one ended."""
     with tempfile.TemporaryDirectory(prefix="edgewright-train-") as name:
         scratch = Path(name)
-        job = Job(
-            recipe=training.recipe, folder=str(training.folder.absolute()), data=training.data.value,
-            data_folder=str(training.data.folder.absolute()), data_digest=training.data.digest,
-            partial=str(training.partial.absolute()) if training.partial else None, work=str(work.absolute()),
-        )  # fmt: skip
         (scratch / JOB_NAME).write_bytes(msgspec.json.encode(job))
         with (scratch / _LOG_NAME).open("wb") as log:
             process = subprocess.Popen(

@@ -60,9 +60,14 @@ class Training(msgspec.Struct, frozen=True, kw_only=True):
     def make(self, work: Path, progress: Progress) -> TrainedModel:
         """In this process, or in as many as the recipe asks for."""
         if self.recipe.train is not None and self.recipe.train.processes > 1:
-            from toolchain.train.launch import launch
+            from toolchain.train.launch import Job, launch
 
-            return launch(self, work, progress)
+            job = Job(
+                recipe=self.recipe, folder=str(self.folder.absolute()), data=self.data.value,
+                data_folder=str(self.data.folder.absolute()), data_digest=self.data.digest,
+                partial=str(self.partial.absolute()) if self.partial else None, work=str(work.absolute()),
+            )  # fmt: skip
+            return launch(job, progress)
         return self.run(work, progress)
 
     def run(self, work: Path, progress: Progress) -> TrainedModel:

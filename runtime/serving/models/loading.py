@@ -40,9 +40,7 @@ def _apart(settings: ServingSettings, *, restarts: bool) -> Load:
     def load(manifest: Manifest, directory: Path) -> Opened:
         from runtime.backends.isolated import Isolation, open_apart  # a start that isolates nothing does without
 
-        isolation = Isolation(
-            timeout_s=settings.engine_timeout_s, memory_bytes=settings.engine_memory_bytes, restarts=restarts
-        )
+        isolation = Isolation(timeout_s=settings.engine_timeout_s, memory_bytes=settings.engine_memory_bytes, restarts=restarts)
         return open_apart(manifest, directory, isolation)
 
     return load

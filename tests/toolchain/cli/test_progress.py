@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from toolchain.cli.live import LiveProgress
-from toolchain.cli.progress import Estimate, PlainProgress, open_progress, place
+from toolchain.cli.estimate import Estimate
+from toolchain.cli.live import LiveProgress, place
+from toolchain.cli.progress import PlainProgress, open_progress
 from toolchain.pipeline.cache import StageCache
 from toolchain.pipeline.progress import Forecaster
 from toolchain.pipeline.stage import Runner, Stage

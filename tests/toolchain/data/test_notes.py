@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from toolchain.data.examples import Examples
 from toolchain.data.notes import notes_on
-from toolchain.data.splits import Examples
 
 ROWS = {"train": 40, "validation": 12, "test": 8}
 
