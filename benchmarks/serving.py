@@ -4,7 +4,8 @@
 
 Rounds go bare session and in-process runtime with the monitor on; then bare session, HTTP v2 binary over TCP and over a unix
 socket, by a client that sleeps until it is answered and by one that polls, and JSON by both. Each figure is the median over
-rounds of a round's own difference or ratio to its own bare block, so that a slow moment of the machine falls on both sides.
+rounds of a round's own difference or ratio to its own bare block, so that a slow moment of the machine falls on both sides;
+the engine runs on one core in all of them, and who asks another process on another.
 Without --artifact the model is a depthwise-separable CNN on 1x32x32, about 16 us in onnxruntime.
 """
 
@@ -20,12 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from benchmarks.cores import CLIENT, ENGINE, on
 from benchmarks.figures import Figure, show
 from runtime.api import Runtime
 from runtime.backends.base import parse_options
@@ -81,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
     with contextlib.ExitStack() as stack:
+        stack.enter_context(on(CLIENT))
         runtime = stack.enter_context(Runtime())
         manifest = runtime.open(artifact)
         bare = engine_alone(artifact, manifest)
@@ -96,7 +99,10 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
         polled_unix.connect(unix_socket)
         # By themselves: between slower ways the monitor would save up CPU time, and spend it here.
         in_process, in_process_mean = run_rounds(
-            {"bare": lambda: bare(inputs), "in_process": lambda: runtime.infer(inputs)}, rounds, calls
+            {"bare": lambda: bare(inputs), "in_process": lambda: runtime.infer(inputs)},
+            rounds,
+            calls,
+            here={"bare", "in_process"},
         )
         ways: dict[str, Callable[[], object]] = {
             "bare": lambda: bare(inputs),
@@ -107,7 +113,7 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
             "json": lambda: exchange(tcp, in_json),
             "json_polled": lambda: exchange_polling(polled_tcp, in_json),
         }
-        p50, _ = run_rounds(ways, rounds, calls)
+        p50, _ = run_rounds(ways, rounds, calls, here={"bare"})
         over_bare = {way: float(np.median(p50[way] - p50["bare"])) for way in ways}
         return [
             Figure(name="bare session, p50", value=float(np.median(p50["bare"])), unit="us", how="the model alone"),
@@ -186,18 +192,22 @@ def requests_per_s(port: int, request: bytes, connections: int = 8, seconds: flo
 
 
 def run_rounds(
-    ways: dict[str, Callable[[], object]], rounds: int, calls: int
+    ways: dict[str, Callable[[], object]], rounds: int, calls: int, here: Container[str] = ()
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Microseconds by way: medians and means, one per round; the first round warms up and is left out."""
+    """Microseconds by way: medians and means, one per round; the first round warms up and is left out.
+
+    here: ways whose engine runs in this very thread, and so goes where another process's does.
+    """
     p50: dict[str, list[float]] = {name: [] for name in ways}
     mean: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(rounds + 1):
         for name, call in ways.items():
             taken = np.empty(calls)
-            for index in range(calls):
-                started = time.perf_counter_ns()
-                call()
-                taken[index] = time.perf_counter_ns() - started
+            with on(ENGINE) if name in here else contextlib.nullcontext():
+                for index in range(calls):
+                    started = time.perf_counter_ns()
+                    call()
+                    taken[index] = time.perf_counter_ns() - started
             p50[name].append(float(np.median(taken)) / 1000)
             mean[name].append(float(taken.mean()) / 1000)
     return {name: np.array(values[1:]) for name, values in p50.items()}, {
@@ -250,7 +260,8 @@ def monitor_us() -> float:
 def running_server(artifact: Path, unix_socket: Path) -> Iterator[tuple[int, str, float]]:
     """Port, unix socket path, and CPU seconds the server had used when it had loaded the model and run it once."""
     command = [sys.executable, "-m", "benchmarks.serving", "--serve", str(artifact), "--unix-socket", str(unix_socket)]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with on(ENGINE):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
         port, first_s = process.stdout.readline().split()
@@ -289,7 +300,9 @@ def running_echo() -> Iterator[int]:
         "    await server.serve_forever()\n"
         "asyncio.run(main())"
     )
-    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
+    command = [sys.executable, "-c", program]
+    with on(ENGINE):
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, stderr=subprocess.DEVNULL)
     try:
         assert process.stdout is not None
         yield int(process.stdout.readline())

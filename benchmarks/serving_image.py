@@ -4,9 +4,9 @@
 
 mobilenet_v3_small at 224 x 224 with random weights in onnxruntime, one thread. Rounds go bare session, HTTP v2 binary over TCP
 and over a unix socket, and HTTP with input and output in shared memory over both; each figure is the median over rounds of a
-round's own ratio to its own bare block. The client writes the image into the region anew before each call, as a camera does; what
-that alone costs the bare session, whose input otherwise lies in its cache, and what it costs to ask a process that runs the
-model and does nothing else, stand beside.
+round's own ratio to its own bare block, the engine on one core in all of them and the client on another. The client writes the
+image into the region anew before each call, as a camera does; what that alone costs the bare session, whose input otherwise
+lies in its cache, and what it costs to ask a process that runs the model and does nothing else, stand beside.
 """
 
 import argparse
@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.cores import CLIENT, ENGINE, on
 from benchmarks.figures import Figure, show
 from benchmarks.serving import (
     binary_request,
@@ -56,6 +57,7 @@ def main() -> int:
 
 def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
     with contextlib.ExitStack() as stack:
+        stack.enter_context(on(CLIENT))
         manifest = read_manifest((artifact / MANIFEST_NAME).read_bytes()).value
         bare = get_backend(manifest.requires.engine).load(artifact / manifest.model_file, manifest.engine_options)
         stack.callback(bare.close)
@@ -89,7 +91,7 @@ def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
             "shared_tcp": lambda: (write(), exchange(tcp, shared)),
             "shared_unix": lambda: (write(), exchange(unix, shared)),
         }
-        p50, _ = run_rounds(ways, rounds, calls)
+        p50, _ = run_rounds(ways, rounds, calls, here={"bare", "written"})
         return [
             Figure(name="bare session, p50", value=float(np.median(p50["bare"])), unit="us", how="the model alone"),
             Figure(
@@ -134,7 +136,8 @@ def running_apart(artifact: Path) -> Iterator[socket.socket]:
     with ours:
         with theirs:
             command = [sys.executable, "-c", program, str(artifact), str(theirs.fileno())]
-            process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
+            with on(ENGINE):
+                process = subprocess.Popen(command, pass_fds=[theirs.fileno()])
         try:
             yield ours
         finally:

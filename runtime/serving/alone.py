@@ -21,27 +21,41 @@ class Alone:
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
         self._clock_s = clock_s
         self._watching: asyncio.Handle | None = None
+        self._is_same_turn = False
+        self._served: object = None
+        """Whose run the last one was."""
         self._meetings = 0
         self._company_until_s = 0.0
 
-    def asked(self) -> None:
-        """To be told at each call, whatever the model: one that comes on the heels of a long run has waited for it."""
-        if self._watching is not None:
-            self._watching.cancel()
-            self._watching = None
-            self._meetings += 1
-            if self._meetings >= _MEETINGS:
-                self._company_until_s = self._clock_s() + COMPANY_S
+    def asked(self, caller: object = None) -> None:
+        """To be told at each call, whatever the model: one that comes on the heels of a long run has waited for it.
+
+        caller: the same for what comes by one connection, None where that is not known. Whoever was just answered and asks
+        again has kept nobody waiting; in the very turn of the run, such as by pipelining, it keeps everybody.
+        """
+        if self._watching is None:
+            return
+        is_again = caller is not None and caller == self._served and not self._is_same_turn
+        self._watching.cancel()
+        self._watching = None
+        if is_again:
+            self._meetings = 0
+            return
+        self._meetings += 1
+        if self._meetings >= _MEETINGS:
+            self._company_until_s = self._clock_s() + COMPANY_S
 
     def is_so(self) -> bool:
         return self._clock_s() >= self._company_until_s
 
-    def ran(self) -> None:
+    def ran(self, caller: object = None) -> None:
         """To be told after each run for a lone caller."""
+        self._served, self._is_same_turn = caller, True
         # The next turn reads what arrived meanwhile, but comes to it only behind what is called soon: hence a second.
         self._watching = asyncio.get_running_loop().call_soon(self._turned)
 
     def _turned(self) -> None:
+        self._is_same_turn = False
         self._watching = asyncio.get_running_loop().call_soon(self._nobody_asked)
 
     def _nobody_asked(self) -> None:

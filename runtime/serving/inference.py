@@ -91,13 +91,13 @@ class Inference:
         self.batches = self.joined = 0
         """How many inferences ran for several requests, and for how many requests."""
 
-    def submit(self, call: Call, make: Callable[[Answer], Made]) -> "Made | asyncio.Future[Made]":
-        """Run a call now or soon.
+    def submit(self, call: Call, make: Callable[[Answer], Made], caller: object = None) -> "Made | asyncio.Future[Made]":
+        """Run a call now or soon. caller: see `Alone.asked`.
 
         Raises, or its future does: ModelNotFoundError, RequestError, InferenceError, OverloadedError, or what `make` raises.
         A future is cancelled when the daemon stops first.
         """
-        self._lone.asked()
+        self._lone.asked(caller)
         served = self._repository.pick(call.model, call.version, call.key)
         if self.joining.rows > 1 and has_free_batch(served.manifest):
             served.check(call.inputs)
@@ -110,7 +110,7 @@ class Inference:
             try:
                 return self._run(served, call, make)
             finally:
-                self._lone.ran()
+                self._lone.ran(caller)
         return self._workers.submit(served, partial(self._run, served, call, make))
 
     def submit_unread(self, model: str, read: Callable[[], Call], make: Callable[[Answer], Made]) -> "asyncio.Future[Made]":

@@ -165,12 +165,12 @@ class App:
             return self._settled(self.inference.submit_unread(model, reading.call, reading.answer))
         call = reading.call()
         if not reading.region_bytes:
-            answer = self.inference.submit(call, reading.answer)
+            answer = self.inference.submit(call, reading.answer, request.caller)
             return answer if isinstance(answer, Response) else self._settled(answer)
         # What was copied from shared memory waits like a body, and counts as one.
         if self.hub.buffered_bytes + reading.region_bytes > self._limits.buffered_bytes:
             raise OverloadedError("too many inputs are waiting at once")
-        answer = self.inference.submit(call, reading.answer)
+        answer = self.inference.submit(call, reading.answer, request.caller)
         if isinstance(answer, Response):
             return answer
         self.hub.buffered_bytes += reading.region_bytes

@@ -120,7 +120,7 @@ class Connection(asyncio.BufferedProtocol):
         self._queue: deque[Request] = deque()
         self._usual: Usual | None = None
         self._refused: DaemonError | None = None
-        self._current = Request(shares_memory=self._shares_memory)
+        self._current = Request(caller=id(self), shares_memory=self._shares_memory)
         self._fragments: list[bytes] = []
         self._place: memoryview | None = None
         """Where the body being received goes; all reads are for it once its head is parsed."""
@@ -239,7 +239,7 @@ class Connection(asyncio.BufferedProtocol):
     # httptools' callbacks
 
     def on_message_begin(self) -> None:
-        self._current = Request(shares_memory=self._shares_memory)
+        self._current = Request(caller=id(self), shares_memory=self._shares_memory)
         self._header_bytes = self._unended_bytes = 0
         self._announced_bytes = -1
         self._is_chunked = False

@@ -6,12 +6,14 @@ class Request:
 
     encoding, accept, split_key: values of Content-Encoding, Accept-Encoding and Edgewright-Split-Key, b"" without one.
     body: read-only; a large one lies in memory that is used again once nothing refers to it.
-    shares_memory: whether it came by a way whose clients may share memory with this process.
+    caller: the same for all of one connection. shares_memory: whether it came by a way whose clients may share memory with
+    this process.
     """
 
     __slots__ = (
         "accept",
         "body",
+        "caller",
         "encoding",
         "expects_continue",
         "head_length",
@@ -22,7 +24,8 @@ class Request:
         "target",
     )
 
-    def __init__(self, *, shares_memory: bool) -> None:
+    def __init__(self, *, caller: int, shares_memory: bool) -> None:
+        self.caller = caller
         self.shares_memory = shares_memory
         self.method = b""
         self.target = b""

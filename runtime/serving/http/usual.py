@@ -39,7 +39,7 @@ def learn(head: memoryview, request: Request, body_bytes: int, *, comes_apart: b
 
 
 def _with(before: Request, body: bytes | memoryview) -> Request:
-    request = Request(shares_memory=before.shares_memory)
+    request = Request(caller=before.caller, shares_memory=before.shares_memory)
     request.method, request.target = before.method, before.target
     request.head_length, request.encoding = before.head_length, before.encoding
     request.accept, request.split_key = before.accept, before.split_key

@@ -57,6 +57,31 @@ def test_who_waits_for_a_run_twice_is_company_for_a_while(turns_later):
     asyncio.run(ask())
 
 
+def test_who_was_just_answered_and_asks_again_has_kept_nobody_waiting():
+    async def ask():
+        alone = Alone()
+        for _ in range(10):
+            alone.asked("one")
+            alone.ran("one")
+            await turns(1)
+        assert alone.is_so()
+
+    asyncio.run(ask())
+
+
+@pytest.mark.parametrize(("callers", "turns_later"), [(("one", "other"), 1), (("one", "one"), 0), ((None, None), 1)])
+def test_others_and_who_asks_before_its_answer_is_out_are_company(callers, turns_later):
+    async def ask():
+        alone = Alone()
+        for caller in (*callers, *callers):
+            alone.asked(caller)
+            alone.ran(caller)
+            await turns(turns_later)
+        assert not alone.is_so()
+
+    asyncio.run(ask())
+
+
 def test_meetings_far_apart_are_none():
     async def ask():
         alone = Alone()
