@@ -5,7 +5,7 @@ import os
 from collections.abc import Iterator
 
 _OURS = sorted(os.sched_getaffinity(0))
-ENGINE, CLIENT = {_OURS[0]}, {_OURS[-1]}
+ENGINE, CLIENT = {_OURS[-1]}, {_OURS[0]}
 
 
 @contextlib.contextmanager
