@@ -46,7 +46,7 @@ from runtime.update.lanes import parts_of
 from runtime.update.machine import Job, Machine
 from runtime.update.plan import HoldBack
 from runtime.update.requests import Reply, Request, Task
-from runtime.update.state import open_state
+from runtime.update.state import open_state_to_serve, takes_writes
 from runtime.update.updater import Updater, wanted_settings
 from runtime.watchdog import Check, LoopPulse, Watchdog, shortest, stuck_in, take_reason
 
@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 STOP_S = 5.0
+DISK_LOOK_S = 5.0
 _COUNTER_BITS, _RANDOM_BITS = 23, 40
 
 
@@ -130,7 +131,7 @@ class Daemon:
         self.config = config
         self.log_lines = log_lines
         self._affinity = Affinity(config.serving.cpus)
-        self.state = open_state(config.state_dir)
+        self.state = open_state_to_serve(config.state_dir)
         self.profile = DeviceProfile(profiles=(), arch="", engines={})
         self.versions: Mapping[str, str] = {"edgewright": version("edgewright"), "python": platform.python_version()}
         load, load_trial = loaders(config.serving)
@@ -180,8 +181,11 @@ class Daemon:
         watchdog = self._make_watchdog(loop)
         watchdog.start()
         self._notifier.ready(self._describe())
+        mending = asyncio.create_task(self._await_disk()) if self.state.refused else None
         await stopping.wait()
         log.info("stopping")
+        if mending is not None:
+            mending.cancel()
         self._notifier.stopping(self.config.serving.drain_s + 3 * STOP_S)
         if streaming is not None:
             await streaming.stop(STOP_S)
@@ -198,6 +202,8 @@ class Daemon:
             self._alarms.append(("", StuckError.code, stuck))
         if self.state.begun_anew:
             self._alarms.append(("", StoreDamagedError.code, "state.db was damaged and is begun anew"))
+        if self.state.refused:
+            self._alarms.append(("", StoreError.code, f"no updates until the disk takes writes: {self.state.refused}"))
         try:
             number, was_clean = self.state.store.begin_boot()
             recover_jobs(self.state.store, self.state.slots, clean=was_clean)
@@ -231,10 +237,11 @@ class Daemon:
     # -- start and stop of what serving does not wait for
 
     def _join(self, boot: int) -> None:
-        """The updater, and the agent if this device belongs to a fleet."""
+        """The updater, and the agent if this device belongs to a fleet. No updater on state that would not outlive a step."""
         self._affinity.release()
         self.profile = detect_profile(self.config.profile)
-        self._updater = self._make_updater()
+        if not self.state.refused:
+            self._updater = self._make_updater()
         try:
             self._agent = self._make_agent(boot)
         except DaemonError as error:
@@ -245,7 +252,17 @@ class Daemon:
             for model, code, detail in self._alarms:
                 self._agent.journal.note("slot", code, detail, model=model)
             self._agent.start()
-        self._updater.start()
+        if self._updater is not None:
+            self._updater.start()
+
+    async def _await_disk(self) -> None:
+        """Start again, with updates, once the disk takes writes."""
+        while True:
+            await asyncio.sleep(DISK_LOOK_S)
+            if await asyncio.to_thread(takes_writes, self.state.directory):
+                log.info("the disk takes writes again")
+                self.restart()
+                return
 
     def _make_stream(self, inference: Inference) -> StreamStarter | None:
         if not self.config.stream.broker:

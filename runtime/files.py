@@ -16,7 +16,6 @@ from pathlib import Path
 from runtime.errors import DiskFullError, InUseError
 
 TEMPORARY_SUFFIX = ".tmp"
-LOCK_FILE = "lock"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
@@ -81,13 +80,19 @@ def sync_directory(path: Path) -> None:
 
 @contextmanager
 def held_alone(directory: Path) -> Iterator[None]:
-    """Be the only process that changes this state directory. Raises InUseError when there is another."""
-    with (directory / LOCK_FILE).open("a") as file:
+    """Be the only process that changes this state directory. Raises InUseError when there is another.
+
+    The directory itself is locked: a file for it could not be made on a full disk.
+    """
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise InUseError(f"{directory} is in use by a running daemon; stop it first") from error
         yield
+    finally:
+        os.close(handle)
 
 
 @contextmanager

@@ -47,7 +47,8 @@ class Parcel(msgspec.Struct, frozen=True):
 class Outbox:
     """Safe to share between threads. now_s: a clock, or 0.0 while the time is not known (such parcels do not age).
 
-    A database that cannot be read is replaced by an empty one, said in the log: old windows are worth less than new ones.
+    A damaged database is replaced by an empty one: old windows are worth less than new ones. Where the disk takes no writes
+    messages wait in memory, and those on the disk for a better start. Both are said in the log.
     """
 
     def __init__(self, path: Path, bounds: TelemetrySettings, now_s: Callable[[], float]) -> None:
@@ -56,6 +57,9 @@ class Outbox:
         self._lock = threading.Lock()
         try:
             self._db = _open(path)
+        except sqlite3.OperationalError as error:  # a full, failing or read-only disk
+            log.error("%s: %s; messages wait in memory until the next start", path, error)
+            self._db = _open(":memory:")
         except sqlite3.DatabaseError as error:
             log.error("%s: %s; starting with an empty outbox", path, error)
             for name in (path.name, path.name + "-wal", path.name + "-shm"):
@@ -141,9 +145,10 @@ class Outbox:
                 raise StoreError(f"outbox: {error}") from error
 
 
-def _open(path: Path) -> sqlite3.Connection:
+def _open(path: Path | str) -> sqlite3.Connection:
     db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
     db.execute("PRAGMA journal_mode=WAL")
     db.execute("PRAGMA synchronous=FULL")
     db.executescript(_SCHEMA)
+    db.execute("UPDATE tally SET count = count")  # a write, which a full or read-only disk refuses now
     return db

@@ -1,12 +1,13 @@
 """What does a device keep? Its state directory, opened: the durable store, the slots, and the clock that rests on them."""
 
+import contextlib
 import logging
 from pathlib import Path
 from typing import NamedTuple
 
 from runtime.clock import Clock
 from runtime.contract.errors import ContractError
-from runtime.errors import StoreDamagedError
+from runtime.errors import StoreDamagedError, StoreError
 from runtime.files import make_directory, rename_durably
 from runtime.update.slots import Slots
 from runtime.update.store import STATE_FILE, Store
@@ -14,12 +15,14 @@ from runtime.update.store import STATE_FILE, Store
 log = logging.getLogger(__name__)
 
 DAMAGED_SUFFIX = ".damaged"
+PROBE_FILE, PROBE_BYTES = "probe.tmp", 1 << 20
 
 
 class State(NamedTuple):
     """Shared by every part of a daemon. Any thread may read; slots are changed by the updater alone.
 
-    begun_anew: state.db was damaged; it lies aside, and what it knew has to be learnt again.
+    begun_anew: state.db was damaged; it lies aside, and what it knew has to be learnt again. refused: why the disk takes no
+    writes, "" where it does; the store is a copy in memory then, and nothing may be built on it that must last.
     """
 
     directory: Path
@@ -27,10 +30,11 @@ class State(NamedTuple):
     slots: Slots
     clock: Clock
     begun_anew: bool = False
+    refused: str = ""
 
 
 def open_state(directory: Path) -> State:
-    """Open a state directory, making what is missing. Raises StoreError.
+    """Open a state directory, making what is missing. Raises StoreError, or an OSError of the directory itself.
 
     A damaged database must not keep a device from serving: it is put aside and begun anew. The fleet sends its desired state
     again; the version floors come back from the manifests that serve.
@@ -47,6 +51,36 @@ def open_state(directory: Path) -> State:
         store, begun_anew = Store(path), True
         _restore_floors(store, slots)
     return State(directory, store, slots, Clock(store), begun_anew)
+
+
+def open_state_to_serve(directory: Path) -> State:
+    """As `open_state`, but a disk that takes no writes keeps no installed model from serving. Raises where none is installed."""
+    try:
+        state = open_state(directory)
+        state.store.prove()
+        return state
+    except (StoreError, OSError) as error:
+        slots = Slots(directory)
+        if not slots.lanes():
+            raise
+        log.error("%s; what is installed serves, and nothing else is kept until the disk takes writes again", error)
+        store = Store(directory / STATE_FILE, is_volatile=True)
+        return State(directory, store, slots, Clock(store), refused=str(error))
+
+
+def takes_writes(directory: Path) -> bool:
+    """Whether the disk of a state directory that refused writes takes them again."""
+    probe = directory / PROBE_FILE
+    try:
+        probe.write_bytes(bytes(PROBE_BYTES))
+        with contextlib.closing(Store(directory / STATE_FILE)) as store:
+            store.prove()
+    except (StoreError, OSError):
+        return False
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
+    return True
 
 
 def _restore_floors(store: Store, slots: Slots) -> None:

@@ -5,7 +5,11 @@ daemon started and whether it stopped in order, commands already done, and the l
 synchronous=FULL: a call that returned is on disk.
 """
 
+import contextlib
+import logging
+import shutil
 import sqlite3
+import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +24,8 @@ from runtime.contract.deployment import Desired
 from runtime.errors import StoreDamagedError, StoreError
 from runtime.update.machine import Job
 from runtime.update.storm import Storm
+
+log = logging.getLogger(__name__)
 
 STATE_FILE = "state.db"
 
@@ -55,13 +61,16 @@ class SideLoad(msgspec.Struct, frozen=True):
 class Store:
     """The daemon's durable state; safe to share between threads. Raises StoreError when the disk refuses, StoreDamagedError for no database."""
 
-    def __init__(self, path: Path, *, read_only: bool = False) -> None:
+    def __init__(self, path: Path, *, read_only: bool = False, is_volatile: bool = False) -> None:
+        """is_volatile: of what the database holds, as far as it can be read, a copy in memory; changes are gone with it."""
         self._lock = threading.Lock()
         try:
             if read_only:
-                self._db = sqlite3.connect(f"file:{path}?mode=ro", uri=True, check_same_thread=False, isolation_level=None)
+                self._db = _reading(path)
                 return
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            self._db = sqlite3.connect(":memory:" if is_volatile else path, check_same_thread=False, isolation_level=None)
+            if is_volatile:
+                _copy(path, self._db)
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.executescript(_SCHEMA)
@@ -73,6 +82,10 @@ class Store:
     def close(self) -> None:
         with self._lock:
             self._db.close()
+
+    def prove(self) -> None:
+        """Write something. Raises StoreError where the disk takes no writes, which opening alone may not tell."""
+        self._set_fact("proof", b"")
 
     # -- updates
 
@@ -202,3 +215,31 @@ class Store:
                 self._db.execute("COMMIT")
             except sqlite3.Error as error:
                 raise StoreError(f"state.db: {error}") from error
+
+
+def _reading(path: Path) -> sqlite3.Connection:
+    """A connection that writes nothing, whatever the disk: where SQLite can begin no log beside the file, it reads the file alone."""
+    for how in ("mode=ro", "mode=ro&immutable=1"):
+        db = sqlite3.connect(f"{path.absolute().as_uri()}?{how}", uri=True, check_same_thread=False, isolation_level=None)
+        try:
+            db.execute("SELECT COUNT(*) FROM fact")
+        except sqlite3.OperationalError as error:
+            db.close()
+            refused = error
+        else:
+            return db
+    raise refused
+
+
+def _copy(path: Path, into: sqlite3.Connection) -> None:
+    """By way of files in memory: with a log left over, SQLite writes where it reads."""
+    memory = Path("/dev/shm")
+    try:
+        with tempfile.TemporaryDirectory(prefix="edgewright-", dir=memory if memory.is_dir() else None) as folder:
+            for name in (path.name, path.name + "-wal"):
+                if path.with_name(name).exists():
+                    shutil.copy(path.with_name(name), folder)
+            with contextlib.closing(sqlite3.connect(Path(folder) / path.name)) as source:
+                source.backup(into)
+    except (sqlite3.DatabaseError, OSError) as error:
+        log.error("%s: %s; what it held is not known now", path, error)

@@ -23,10 +23,10 @@ WAIT_S = 60.0
 class DaemonProcess:
     """state_dir must hold an identity already, if any. settings: "section.key" -> value."""
 
-    def __init__(self, state_dir: Path, **settings: object) -> None:
+    def __init__(self, state_dir: Path, *, log: Path | None = None, **settings: object) -> None:
         self.state_dir = state_dir
         self.port = free_port()
-        self._log_path = state_dir.with_name(state_dir.name + ".log")
+        self._log_path = log or state_dir.with_name(state_dir.name + ".log")
         self._settings = {"device.state_dir": state_dir, "serving.port": self.port, "update.reserve_bytes": 0} | settings
         self._process: subprocess.Popen[bytes] | None = None
 

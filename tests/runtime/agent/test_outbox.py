@@ -113,6 +113,14 @@ def test_a_damaged_outbox_is_replaced_by_an_empty_one(path, make):
     assert payloads(make()) == [b"works"]
 
 
+def test_where_the_disk_refuses_messages_wait_in_memory(tmp_path, caplog):
+    outbox = Outbox(tmp_path / "absent" / "outbox.db", TelemetrySettings(), lambda: 1000.0)
+    outbox.put(Channel.EVENT, b"now")
+    assert payloads(outbox) == [b"now"]
+    assert "wait in memory" in caplog.text
+    outbox.close()
+
+
 def test_a_closed_outbox_refuses_aloud(make):
     outbox = make()
     outbox.close()

@@ -93,3 +93,25 @@ def test_a_closed_or_read_only_store_refuses_aloud(path, store):
     reader.close()
     with pytest.raises(StoreError):
         reader.jobs()
+
+
+def test_a_volatile_store_knows_what_the_file_and_its_log_hold_and_changes_neither(path, store):
+    store.save_job(JOB)  # in the log: the store is still open
+    copy = Store(path, is_volatile=True)
+    assert copy.jobs() == {JOB.lane: JOB}
+    copy.forget_job(JOB.lane)
+    copy.close()
+    assert store.jobs() == {JOB.lane: JOB}
+
+
+@pytest.mark.parametrize("content", [None, b"this is no database" * 100], ids=["absent", "damaged"])
+def test_a_volatile_store_of_what_cannot_be_read_is_empty(tmp_path, content, caplog):
+    path = tmp_path / "other.db"
+    if content is not None:
+        path.write_bytes(content)
+    store = Store(path, is_volatile=True)
+    assert store.jobs() == {}
+    store.save_job(JOB)
+    store.close()
+    assert ("is not known now" in caplog.text) == (content is not None)
+    assert path.exists() == (content is not None)
