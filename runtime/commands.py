@@ -57,11 +57,11 @@ def _run(_arguments: argparse.Namespace, config: Config, _origins: dict[str, Set
 
 def _enroll(arguments: argparse.Namespace, config: Config, _origins: dict[str, Setting]) -> int:
     from runtime.enroll import enroll, read_token
-    from runtime.files import make_directory
+    from runtime.files import make_state_directory
 
     text = Path(arguments.token[1:]).read_text(encoding="utf-8") if arguments.token.startswith("@") else arguments.token
     device = arguments.device or re.sub(r"[^a-z0-9-]+", "-", socket.gethostname().lower()).strip("-")[:40]
-    make_directory(config.state_dir)
+    make_state_directory(config.state_dir)
     identity = enroll(config.state_dir, read_token(text), device)
     _print(
         arguments,

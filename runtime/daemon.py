@@ -22,7 +22,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Role
 from runtime.engines import EngineNotes
 from runtime.errors import ConfigError, DaemonError, ExtraMissingError, StoreDamagedError, StoreError, StuckError
-from runtime.files import held_alone, make_directory
+from runtime.files import held_alone, make_state_directory
 from runtime.identity import read_identity
 from runtime.memory import share_one_arena
 from runtime.notify import Notifier
@@ -65,7 +65,7 @@ def run_daemon(config: Config, log_lines: deque[str]) -> bool:
 
     Raises ConfigError when another daemon holds the state directory or the endpoint cannot be opened.
     """
-    make_directory(config.state_dir)
+    make_state_directory(config.state_dir)
     share_one_arena()
     with held_alone(config.state_dir):
         return bool(run(Daemon(config, log_lines).run(), config.serving.poll_us))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from runtime.errors import DiskFullError, InUseError
+from runtime.errors import ConfigError, DiskFullError, InUseError
 
 TEMPORARY_SUFFIX = ".tmp"
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
@@ -68,6 +68,20 @@ def make_directory(path: Path, mode: int = 0o755) -> None:
     for place in reversed(missing):
         place.mkdir(mode=mode, exist_ok=True)
         sync_directory(place.parent)
+
+
+def make_state_directory(path: Path) -> None:
+    """As `make_directory`, of what a daemon keeps. Raises ConfigError, with a way out, where that is not this user's to do.
+
+    A read-only file system is another matter: what lies on it can be served.
+    """
+    otherwise = "name one of yours: --set device.state_dir=DIR"
+    try:
+        make_directory(path)
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be made: {error.strerror}; {otherwise}") from error
+    if not os.access(path, os.W_OK, effective_ids=True) and not os.statvfs(path).f_flag & os.ST_RDONLY:
+        raise ConfigError(f"{path} belongs to another user; run this as that one, or {otherwise}")
 
 
 def sync_directory(path: Path) -> None:

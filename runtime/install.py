@@ -19,7 +19,7 @@ from runtime.contract.canonical import sha256_hex
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
 from runtime.errors import ConfigError, InUseError, UnsuitableError, UpdateError
-from runtime.files import held_alone, make_directory, write_durably
+from runtime.files import held_alone, make_directory, make_state_directory, write_durably
 from runtime.identity import IDENTITY_FILE, ROOT_FILE, Identity, identity_dir, read_identity
 from runtime.profile import detect_profile
 from runtime.serving.models.health import Health
@@ -71,7 +71,7 @@ def install(config: Config, bundle: Path, *, model: str, target: str, root: Path
     Raises the error the update ended with, ConfigError for a wrong choice, InUseError when a daemon holds the device but does
     not take the bundle up.
     """
-    make_directory(config.state_dir)
+    make_state_directory(config.state_dir)
     bundle = bundle.resolve()
     if root is not None:
         pin_root(config.state_dir, root)

@@ -4,6 +4,8 @@ import errno
 import os
 import resource
 import stat
+import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -83,3 +85,23 @@ def test_a_state_directory_has_one_master(tmp_path):
         pass
     with files.held_alone(tmp_path):
         pass
+
+
+def test_a_state_directory_that_cannot_be_made_is_said_with_a_way_out(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match=r"cannot be made: .*; name one of yours: --set device.state_dir"):
+        files.make_state_directory(tmp_path / "file" / "state")
+    files.make_state_directory(tmp_path / "new" / "state")
+    assert (tmp_path / "new" / "state").is_dir()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_state_directory_of_another_user_is_refused():
+    with tempfile.TemporaryDirectory() as name:
+        Path(name).chmod(0o755)
+        os.seteuid(65534)
+        try:
+            with pytest.raises(ConfigError, match="belongs to another user"):
+                files.make_state_directory(Path(name))
+        finally:
+            os.seteuid(0)
