@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from runtime.errors import ConfigError
+from runtime.errors import ConfigError, reason
 from runtime.notify import Supervisor, supervisor
 from runtime.serving.limits import LimitSettings, ServingSettings
 from runtime.serving.stream.settings import StreamSettings
@@ -153,7 +153,7 @@ def _from_file(path: Path | None) -> dict[str, Setting]:
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
+        raise ConfigError(f"{path}: {reason(error)}") from error
     given: dict[str, Setting] = {}
     for section, group in document.items():
         if not isinstance(group, dict):

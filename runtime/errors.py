@@ -243,3 +243,8 @@ class StoreDamagedError(StoreError):
 
 class PackagingError(DaemonError):
     code = "packaging.failed"
+
+
+def reason(error: Exception) -> str:
+    """What the system says is wrong, without the number and the path that an OSError's text repeats."""
+    return getattr(error, "strerror", None) or str(error)

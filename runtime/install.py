@@ -18,7 +18,7 @@ from runtime.contract.artifact import ArtifactRef
 from runtime.contract.canonical import sha256_hex
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
-from runtime.errors import ConfigError, InUseError, UnsuitableError, UpdateError
+from runtime.errors import ConfigError, InUseError, UnsuitableError, UpdateError, reason
 from runtime.files import held_alone, make_directory, make_state_directory, write_durably
 from runtime.identity import IDENTITY_FILE, ROOT_FILE, Identity, identity_dir, read_identity
 from runtime.profile import detect_profile
@@ -193,4 +193,4 @@ def _members(bundle: Path) -> list[str]:
         with zipfile.ZipFile(bundle) as archive:
             return archive.namelist()
     except (OSError, zipfile.BadZipFile) as error:
-        raise ConfigError(f"{bundle}: {error}; a bundle is made by `toolchain bundle`") from error
+        raise ConfigError(f"{bundle}: {reason(error)}; a bundle is made by `toolchain bundle`") from error
