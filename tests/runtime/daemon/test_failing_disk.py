@@ -57,8 +57,15 @@ def empty(disk: Path) -> None:
     (disk / "ballast").unlink()
 
 
-@pytest.mark.parametrize(("spoil", "mend"), [(make_read_only, make_writable), (fill, empty)], ids=["read-only", "full"])
-@pytest.mark.parametrize("was_killed", [False, True], ids=["stopped before", "killed before"])
+@pytest.mark.parametrize(
+    ("was_killed", "spoil", "mend"),
+    [
+        pytest.param(False, fill, empty, id="full"),
+        pytest.param(True, make_read_only, make_writable, id="killed, read-only"),
+        pytest.param(True, fill, empty, id="killed, full", marks=pytest.mark.slow),
+        pytest.param(False, make_read_only, make_writable, id="read-only", marks=pytest.mark.slow),
+    ],
+)
 def test_a_start_on_a_disk_that_takes_no_writes(tmp_path, disk, store, fleet, door, spoil, mend, was_killed):
     old, new = write_artifact(tmp_path / "old", version="1.0.0"), write_artifact(tmp_path / "new", version="1.1.0", scale=2.0)
     for directory in ("old", "new"):
