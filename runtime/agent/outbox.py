@@ -9,7 +9,7 @@ import logging
 import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,18 +48,20 @@ class Outbox:
     """Safe to share between threads. now_s: a clock, or 0.0 while the time is not known (such parcels do not age).
 
     A damaged database is replaced by an empty one: old windows are worth less than new ones. Where the disk takes no writes
-    messages wait in memory, and those on the disk for a better start. Both are said in the log.
+    messages wait in memory, those on the disk for the next start, and `close` puts both together. Each is said in the log.
     """
 
     def __init__(self, path: Path, bounds: TelemetrySettings, now_s: Callable[[], float]) -> None:
         self._bounds = bounds
         self._now_s = now_s
         self._lock = threading.Lock()
+        self._owed_to: Path | None = None
+        """Where what waits in memory belongs."""
         try:
             self._db = _open(path)
         except sqlite3.OperationalError as error:  # a full, failing or read-only disk
-            log.error("%s: %s; messages wait in memory until the next start", path, error)
-            self._db = _open(":memory:")
+            log.error("%s: %s; messages wait in memory", path, error)
+            self._db, self._owed_to = _open(":memory:"), path
         except sqlite3.DatabaseError as error:
             log.error("%s: %s; starting with an empty outbox", path, error)
             for name in (path.name, path.name + "-wal", path.name + "-shm"):
@@ -69,6 +71,9 @@ class Outbox:
 
     def close(self) -> None:
         with self._lock:
+            if self._owed_to is not None:
+                _append(self._db, self._owed_to)
+                self._owed_to = None
             self._db.close()
 
     def put(self, channel: Channel, payload: bytes, id: str = "") -> None:
@@ -152,3 +157,16 @@ def _open(path: Path | str) -> sqlite3.Connection:
     db.executescript(_SCHEMA)
     db.execute("UPDATE tally SET count = count")  # a write, which a full or read-only disk refuses now
     return db
+
+
+def _append(source: sqlite3.Connection, path: Path) -> None:
+    """Put what waits in memory behind what waits on the disk, if that takes it now."""
+    rows = source.execute("SELECT channel, id, at_s, payload FROM parcel ORDER BY number").fetchall()
+    try:
+        with closing(_open(path)) as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.executemany("INSERT INTO parcel (channel, id, at_s, payload) VALUES (?, ?, ?, ?)", rows)
+            db.execute("UPDATE tally SET count = count + ?", source.execute("SELECT count FROM tally").fetchone())
+            db.execute("COMMIT")
+    except sqlite3.Error as error:
+        log.error("%s: %s; %d messages are lost", path, error, len(rows))

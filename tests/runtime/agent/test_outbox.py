@@ -114,11 +114,29 @@ def test_a_damaged_outbox_is_replaced_by_an_empty_one(path, make):
 
 
 def test_where_the_disk_refuses_messages_wait_in_memory(tmp_path, caplog):
-    outbox = Outbox(tmp_path / "absent" / "outbox.db", TelemetrySettings(), lambda: 1000.0)
-    outbox.put(Channel.EVENT, b"now")
-    assert payloads(outbox) == [b"now"]
+    path = tmp_path / "absent" / "outbox.db"
+    for _ in range(2):
+        outbox = Outbox(path, TelemetrySettings(), lambda: 1000.0)
+        outbox.put(Channel.EVENT, b"now")
+        assert payloads(outbox) == [b"now"]
+        outbox.close()
     assert "wait in memory" in caplog.text
+    assert "1 messages are lost" in caplog.text
+
+
+def test_what_waited_in_memory_is_put_behind_what_waited_on_the_disk(path, make):
+    before = make()
+    before.put(Channel.EVENT, b"before")
+    before.close()
+    path.rename(path.with_name("away"))
+    path.mkdir()
+    outbox = make()
+    for text in (b"now", b"then"):
+        outbox.put(Channel.EVENT, text)
+    path.rmdir()
+    path.with_name("away").rename(path)
     outbox.close()
+    assert payloads(make()) == [b"before", b"now", b"then"]
 
 
 def test_a_closed_outbox_refuses_aloud(make):
