@@ -4,6 +4,7 @@ One idempotent action per state of `table.py`. The heavy and the dangerous happe
 linked, the switch is thrown, and the serving side is told.
 """
 
+import logging
 import random
 import time
 from collections.abc import Callable
@@ -15,7 +16,7 @@ from runtime.config import UpdateSettings
 from runtime.contract.artifact import ArtifactRef
 from runtime.contract.deployment import SHARE_WHOLE, DeviceProfile, Outcome, Role, Settings
 from runtime.contract.deployment import DeploymentState as S
-from runtime.errors import FetchError, HelperTimeoutError, ProbationError
+from runtime.errors import FetchError, HelperTimeoutError, ProbationError, StoreError
 from runtime.serving.models.health import Health
 from runtime.update.machine import DONE, Action, Answer, Job
 from runtime.update.memory_fit import Room, measured_need, require_room, rooms
@@ -24,8 +25,11 @@ from runtime.update.requests import FetchRequest, Reply, Request, Task, TestRequ
 from runtime.update.state import State
 from runtime.update.table import Event
 
+log = logging.getLogger(__name__)
+
 FETCH_SLICE_S = 30.0
 PROBATION_LOOK_S = 0.5
+ROLL_BACK_RETRY_S = 5.0
 FIRST_RETRY_S, LONGEST_RETRY_S = 1.0, 60.0
 
 Delegate = Callable[[Task, Request, float], Reply]
@@ -190,13 +194,22 @@ class Actions:
         return DONE
 
     def roll_back(self, job: Job) -> Answer:
-        """Make the previous slot the serving one, on disk first. With no previous version nothing of the lane serves."""
-        self._slots.activate(job.lane, job.previous)
+        """Make the previous slot the serving one. With no previous version nothing of the lane serves.
+
+        The way back does not end before it is on the disk: the next start would serve what was refused. A disk that fails
+        meanwhile keeps nobody from being served by the old version.
+        """
+        answer = DONE
+        try:
+            self._slots.activate(job.lane, job.previous)
+        except OSError as error:
+            log.error("%s: the way back cannot be stored yet: %s", job.lane, error)
+            answer = Answer(Event.LATER, StoreError.code, str(error), wait_s=ROLL_BACK_RETRY_S)
         if job.previous is None:
             self._serving.retire(job.model, job.role)
         elif self._serving.artifact(job.model, job.role) != self._slots.artifact(job.lane, job.previous):
             self._serving.switch(self._serving.open(self._slots.directory(job.lane, job.previous), job.role, job.share))
-        return DONE
+        return answer
 
     def report(self, job: Job) -> Answer:
         """The outcome is stored already and goes out with every report; what is left is to forget this update's timers.

@@ -70,6 +70,8 @@ class Slots:
             remove_durably(link)
         elif self.active(lane) != slot:
             point_symlink(link, slot)
+        else:
+            sync_directory(link.parent)  # a move that failed half-way may be in the kernel alone
 
     def manifest(self, lane: str, slot: Slot) -> Received[Manifest]:
         """What a slot holds. Raises OSError when it is empty, ContractError when its manifest is unreadable."""

@@ -1,5 +1,6 @@
 """Does the updater converge on the desired state, step by step, and take back what is no longer wanted?"""
 
+import errno
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ from runtime.contract.canonical import DESIRED_LIMIT, write_message
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Settings
 from runtime.errors import FetchError, ModelLoadError
+from runtime.update import actions
 from runtime.update.requests import Task
 from runtime.update.store import STATE_FILE, Held, SideLoad, Store
 from tests.runtime.update.conftest import direct
@@ -83,6 +85,36 @@ def test_a_newer_wish_supersedes_a_version_in_probation(device, wish, versions):
     assert (job.artifact, job.outcome) == (versions[2], Outcome.SUCCEEDED)
     assert S.ROLLING_BACK in states(device)
     assert device.repository.artifact("tiny") == versions[2]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+def test_a_way_back_that_the_disk_refuses_serves_at_once_and_does_not_end_before_it_is_stored(
+    device, wish, versions, monkeypatch, restarts
+):
+    wish(1, versions[0])
+    converge(device)
+    device.settings = Settings(probation_s=3600)
+    wish(2, versions[1])
+    assert converge(device).state is S.PROBATION
+
+    def refuses(*_arguments):
+        raise OSError(errno.EIO, "the disk fails")
+
+    device.settings = Settings(probation_s=0)
+    monkeypatch.setattr(actions, "failure_of", lambda *_arguments: "it is wrong")
+    with monkeypatch.context() as disk:
+        disk.setattr(device.slots, "activate", refuses)
+        device.updater._due_s.clear()  # without the wait until the next look
+        assert converge(device).state is S.ROLLING_BACK
+        assert device.repository.artifact("tiny") == versions[0]
+    if restarts:
+        device.close()
+        device.start()
+        assert device.repository.artifact("tiny") == versions[0]
+    device.updater._due_s.clear()
+    job = converge(device)
+    assert (job.artifact, job.outcome, job.state) == (versions[1], Outcome.ROLLED_BACK, S.IDLE)
+    assert device.slots.artifact("tiny", device.slots.active("tiny")) == versions[0]
 
 
 def test_a_wish_for_the_old_version_ends_a_fetch_that_waits(device, wish, versions):
