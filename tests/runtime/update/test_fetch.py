@@ -237,7 +237,7 @@ def test_helpers_that_are_ended_by_sigkill_lose_nothing(device, release):
     sizes = []
     for _ in range(60):
         try:
-            delegate(Task.FETCH, device.request(new, bytes_per_s=300_000), 2.5)
+            delegate(Task.FETCH, device.request(new, bytes_per_s=150_000), 2.5)
             break
         except HelperTimeoutError:
             slices += 1
