@@ -64,7 +64,10 @@ ModelServer(http_port=http, grpc_port=grpc, workers=1).start([Tiny(path)])
 def main() -> int:
     arguments = parse_arguments()
     if arguments.serve:
-        asyncio.run(serve_until_terminated(Path(arguments.serve)))
+        from runtime.serving.limits import ServingSettings
+        from runtime.serving.polling import run as run_polling
+
+        run_polling(serve_until_terminated(Path(arguments.serve)), ServingSettings(grpc=True).loop_poll_us)
         return 0
     with tempfile.TemporaryDirectory() as folder:
         return show(run(Path(folder), arguments.rounds, arguments.calls, arguments.kserve), arguments.json)

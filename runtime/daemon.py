@@ -68,7 +68,7 @@ def run_daemon(config: Config, log_lines: deque[str]) -> bool:
     make_state_directory(config.state_dir)
     share_one_arena()
     with held_alone(config.state_dir):
-        return bool(run(Daemon(config, log_lines).run(), config.serving.poll_us))
+        return bool(run(Daemon(config, log_lines).run(), config.serving.loop_poll_us))
 
 
 class Live:

@@ -19,7 +19,8 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     to take less runs in the loop too while only one caller asks at a time; a health check may then wait so long. Neither
     where inline_us is 0, and the latter not where limits.inference_s is set, which only a thread can keep.
     poll_us: for so long the event loop looks for the next request itself before it sleeps, where there is a second core; to
-    wake a sleeping one takes longer than a small model. 0 to sleep at once.
+    wake a sleeping one takes longer than a small model. 0 to sleep at once. grpc_poll_us: the same where gRPC is offered,
+    whose own threads hand a call on several times, tens of microseconds apart; nothing where poll_us is 0.
     model_control: whether clients may unload models and load them again. shared_memory: where tensors may be passed in
     shared memory; "local" offers it over the unix socket, and over TCP where `host` is this machine's own: others' clients share
     no memory with it.
@@ -42,6 +43,7 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     unix_socket: str = ""
     drain_s: Seconds = 10
     poll_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 100
+    grpc_poll_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 300
     inline_us: Annotated[int, Meta(ge=0)] = 200
     alone_us: Annotated[int, Meta(ge=0)] = 5000
     model_control: bool = False
@@ -54,6 +56,11 @@ class ServingSettings(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     batch_delay_us: Annotated[int, Meta(ge=0, le=1_000_000)] = 1000
     shadow_cpu_permille: Annotated[int, Meta(ge=1, le=1000)] = 5
     cpus: tuple[Annotated[int, Meta(ge=0)], ...] = ()
+
+    @property
+    def loop_poll_us(self) -> int:
+        """For how long the event loop polls, by what it is to notice."""
+        return max(self.poll_us, self.grpc_poll_us) if self.grpc and self.poll_us else self.poll_us
 
     @property
     def offers_shared_memory(self) -> bool:

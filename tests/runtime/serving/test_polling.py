@@ -8,6 +8,7 @@ import time
 
 import pytest
 
+from runtime.serving.limits import ServingSettings
 from runtime.serving.polling import PollingSelector, loop_factory, run
 
 POLL_NS = 200_000
@@ -60,3 +61,11 @@ def test_where_there_is_one_core_nothing_polls(monkeypatch):
     assert loop_factory(100) is None
     monkeypatch.setattr(os, "cpu_count", lambda: 2)
     assert loop_factory(0) is None
+
+
+@pytest.mark.parametrize(
+    ("given", "polls_us"),
+    [({}, 100), ({"grpc": True}, 300), ({"grpc": True, "poll_us": 500}, 500), ({"grpc": True, "poll_us": 0}, 0)],
+)
+def test_grpc_is_looked_for_longer_unless_nothing_is_to_be_polled(given, polls_us):
+    assert ServingSettings(**given).loop_poll_us == polls_us
