@@ -1,6 +1,7 @@
 """What can this device run, and what in its set-up is wrong?"""
 
 import os
+import shutil
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -11,12 +12,13 @@ from runtime.backends.base import backend_names, get_backend
 from runtime.backends.fallback import expected_engine
 from runtime.config import Config
 from runtime.contract.errors import ContractError
-from runtime.errors import DaemonError
+from runtime.errors import DaemonError, DiskFullError
 from runtime.identity import client_context, read_identity
 from runtime.profile import detect_profile
 from runtime.update.slots import Slots
 
 REACH_S = 5.0
+MB = 1e6
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -59,7 +61,10 @@ def _state_directory(config: Config) -> str:
         return f"{place} will be made at the first start"
     if not os.access(place, os.W_OK):
         raise PermissionError(f"{place} is not writable")
-    return f"{place}, models: {', '.join(Slots(place).models()) or 'none'}"
+    free = shutil.disk_usage(place).free
+    if free < config.update.reserve_bytes:
+        raise DiskFullError(f"{place} has {free / MB:.0f} MB left: updates wait until there is room; free some space")
+    return f"{place}, models: {', '.join(Slots(place).models()) or 'none'}; {free / MB:.0f} MB left"
 
 
 def _models(config: Config) -> list[Finding]:

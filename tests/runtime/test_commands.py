@@ -256,6 +256,15 @@ def test_doctor_names_engines_and_what_is_missing(run, state_dir):
     assert "FAIL identity" in out
 
 
+def test_doctor_tells_of_a_disk_without_room_for_an_update(run, state_dir):
+    state_dir.mkdir()
+    assert " MB left" in run("doctor")[1]
+    status, out, _ = run("doctor", "--set", f"update.reserve_bytes={1 << 60}")
+    assert status == 3
+    assert "FAIL state directory" in out
+    assert "free some space" in out
+
+
 def test_config_show_gives_values_with_origins(run):
     status, out, _ = run("config", "show", "--json")
     shown = json.loads(out)
