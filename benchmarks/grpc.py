@@ -1,6 +1,6 @@
 """What does gRPC cost on top of the bare engine, and what beside KServe? One run, everything interleaved.
 
-    python -m benchmarks.grpc [--kserve PYTHON] [--rounds 20] [--calls 200] [--json FILE]
+    python -m benchmarks.grpc [--kserve PYTHON] [--rounds 20] [--calls 200] [--poll-us 300] [--json FILE]
 
 The tiny model of benchmarks.serving (about 16 us in onnxruntime), one client in turn on each way: the bare session, HTTP v2
 binary over TCP, gRPC by the unmodified tritonclient, gRPC by a client that sends ready bytes (what of the figure is the
@@ -27,6 +27,7 @@ from benchmarks.figures import Figure, show
 from benchmarks.serving import binary_request, exchange, random_inputs, run_rounds, write_tiny_artifact
 from runtime.backends.base import get_backend
 from runtime.contract.artifact import Manifest, read_manifest
+from runtime.serving.limits import ServingSettings
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 PEER_START_S = 90.0
@@ -64,13 +65,12 @@ ModelServer(http_port=http, grpc_port=grpc, workers=1).start([Tiny(path)])
 def main() -> int:
     arguments = parse_arguments()
     if arguments.serve:
-        from runtime.serving.limits import ServingSettings
         from runtime.serving.polling import run as run_polling
 
-        run_polling(serve_until_terminated(Path(arguments.serve)), ServingSettings(grpc=True).loop_poll_us)
+        run_polling(serve_until_terminated(Path(arguments.serve)), arguments.poll_us)
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        return show(run(Path(folder), arguments.rounds, arguments.calls, arguments.kserve), arguments.json)
+        return show(run(Path(folder), arguments.rounds, arguments.calls, arguments.kserve, arguments.poll_us), arguments.json)
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -79,18 +79,20 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, default=20)
     parser.add_argument("--calls", type=int, default=200, help="per block")
     parser.add_argument("--json", type=Path, help="also write the figures to this file")
+    polls_us = ServingSettings(grpc=True).loop_poll_us
+    parser.add_argument("--poll-us", type=int, default=polls_us, help="of the loop that serves (default: %(default)s)")
     parser.add_argument("--serve", help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
-def run(folder: Path, rounds: int, calls: int, kserve: str | None) -> list[Figure]:
+def run(folder: Path, rounds: int, calls: int, kserve: str | None, poll_us: int) -> list[Figure]:
     artifact = write_tiny_artifact(folder / "tiny")
     manifest = read_manifest((artifact / "manifest.json").read_bytes()).value
     inputs = random_inputs(manifest)
     with contextlib.ExitStack() as stack:
         bare = get_backend(manifest.requires.engine).load(artifact / manifest.model_file, manifest.engine_options)
         stack.callback(bare.close)
-        http_port, grpc_port = stack.enter_context(running_server(artifact))
+        http_port, grpc_port = stack.enter_context(running_server(artifact, poll_us))
         http = stack.enter_context(socket.create_connection(("127.0.0.1", http_port)))
         http.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         request = binary_request(manifest, inputs)
@@ -160,9 +162,9 @@ def raw_call(port: int, manifest: Manifest, inputs: dict[str, np.ndarray]) -> It
 
 
 @contextlib.contextmanager
-def running_server(artifact: Path) -> Iterator[tuple[int, int]]:
+def running_server(artifact: Path, poll_us: int) -> Iterator[tuple[int, int]]:
     """Ports of HTTP and gRPC."""
-    command = [sys.executable, "-m", "benchmarks.grpc", "--serve", str(artifact)]
+    command = [sys.executable, "-m", "benchmarks.grpc", "--serve", str(artifact), "--poll-us", str(poll_us)]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
@@ -174,7 +176,7 @@ def running_server(artifact: Path) -> Iterator[tuple[int, int]]:
 
 
 async def serve_until_terminated(artifact: Path) -> None:
-    from runtime.serving.limits import LimitSettings, ServingSettings
+    from runtime.serving.limits import LimitSettings
     from runtime.serving.models.repository import Repository
     from runtime.serving.server import serve
 

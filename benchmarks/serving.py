@@ -33,7 +33,18 @@ from runtime.api import Runtime
 from runtime.backends.base import parse_options
 from runtime.backends.datatypes import NUMPY_TYPES
 from runtime.backends.onnxruntime import OnnxRuntimeOptions, session_options
-from runtime.contract.artifact import EngineRange, FileEntry, Lineage, Manifest, Processing, Requirements, Step, TensorSpec
+from runtime.contract.artifact import (
+    MANIFEST_NAME,
+    EngineRange,
+    FileEntry,
+    Lineage,
+    Manifest,
+    Processing,
+    Requirements,
+    Step,
+    TensorSpec,
+    read_manifest,
+)
 from runtime.contract.canonical import Received, write_json
 from runtime.contract.telemetry import CELLS, EdgeSet, Reference, StreamCounts, StreamReference
 from runtime.monitor.cells import make_edges
@@ -59,7 +70,7 @@ def main() -> int:
         artifact = Path(arguments.artifact) if arguments.artifact else write_tiny_artifact(Path(folder) / "tiny")
         figures = run(artifact, Path(folder), arguments.rounds, arguments.calls)
         if not arguments.artifact:
-            figures += measure_in_process(Path(folder), arguments.rounds, arguments.calls // 10)
+            figures += wide_in_process(Path(folder), arguments.rounds, arguments.calls // 10)
         return show(figures, arguments.json)
 
 
@@ -67,7 +78,7 @@ def measure() -> list[Figure]:
     """The figures of the built-in tiny model, as `python -m benchmarks` shows them."""
     with tempfile.TemporaryDirectory() as folder:
         figures = run(write_tiny_artifact(Path(folder) / "tiny"), Path(folder), ROUNDS, CALLS)
-        return [*figures, *measure_in_process(Path(folder), ROUNDS, CALLS // 10)]
+        return [*figures, *wide_in_process(Path(folder), ROUNDS, CALLS // 10)]
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -82,82 +93,71 @@ def parse_arguments() -> argparse.Namespace:
 
 
 def run(artifact: Path, folder: Path, rounds: int, calls: int) -> list[Figure]:
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(on(CLIENT))
-        runtime = stack.enter_context(Runtime())
-        manifest = runtime.open(artifact)
-        bare = engine_alone(artifact, manifest)
-        port, unix_socket, first_s = stack.enter_context(running_server(artifact, folder / "runtime.sock"))
-        inputs = random_inputs(manifest)
-        request, in_json = binary_request(manifest, inputs), json_request(manifest, inputs)
-        tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        polled_tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
-        polled_tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        unix, polled_unix = (stack.enter_context(socket.socket(socket.AF_UNIX)) for _ in range(2))
-        unix.connect(unix_socket)
-        polled_unix.connect(unix_socket)
-        # By themselves: between slower ways the monitor would save up CPU time, and spend it here.
-        in_process, in_process_mean = run_rounds(
-            {"bare": lambda: bare(inputs), "in_process": lambda: runtime.infer(inputs)},
-            rounds,
-            calls,
-            here={"bare", "in_process"},
-        )
-        ways: dict[str, Callable[[], object]] = {
-            "bare": lambda: bare(inputs),
-            "tcp": lambda: exchange(tcp, request),
-            "unix": lambda: exchange(unix, request),
-            "tcp_polled": lambda: exchange_polling(polled_tcp, request),
-            "unix_polled": lambda: exchange_polling(polled_unix, request),
-            "json": lambda: exchange(tcp, in_json),
-            "json_polled": lambda: exchange_polling(polled_tcp, in_json),
-        }
-        p50, _ = run_rounds(ways, rounds, calls, here={"bare"})
-        over_bare = {way: float(np.median(p50[way] - p50["bare"])) for way in ways}
+    with on(CLIENT):
         return [
-            Figure(name="bare session, p50", value=float(np.median(p50["bare"])), unit="us", how="the model alone"),
-            Figure(name="in-process, monitor on, p50 / bare", value=median_ratio(in_process, "in_process"), unit="x", limit=1.10),
-            Figure(
-                name="in-process, monitor on, mean / bare",
-                value=median_ratio(in_process_mean, "in_process"),
-                unit="x",
-                limit=1.20,
-            ),
-            Figure(name="HTTP v2 binary over TCP, p50 - bare", value=over_bare["tcp"], unit="us", limit=30),
-            Figure(name="HTTP v2 binary over unix socket, p50 - bare", value=over_bare["unix"], unit="us", limit=25),
-            Figure(name="  its client polls: TCP, p50 - bare", value=over_bare["tcp_polled"], unit="us", limit=30, how=AWAKE),
-            Figure(
-                name="  its client polls: unix socket, p50 - bare",
-                value=over_bare["unix_polled"],
-                unit="us",
-                limit=25,
-                how=AWAKE,
-            ),
-            Figure(name="HTTP v2 JSON over TCP, p50 / bare", value=median_ratio(p50, "json"), unit="x", limit=5),
-            Figure(name="  its client polls", value=median_ratio(p50, "json_polled"), unit="x", limit=5, how=AWAKE),
-            Figure(
-                name="HTTP v2 binary, 8 connections", value=requests_per_s(port, request), unit="/s", limit=15_000, at_most=False
-            ),
+            *in_process(artifact, rounds, calls, p50_limit=1.10, mean_limit=1.20),
+            *over_sockets(artifact, folder, rounds, calls),
             Figure(
                 name="TCP round trip alone, p50", value=bare_round_trip_us(rounds * calls // 4), unit="us", how="asyncio echo"
             ),
             Figure(name="monitor, 16 features, per inference", value=monitor_us(), unit="us", limit=2),
-            Figure(name="serving process, resident memory", value=resident_mb(port), unit="MB", limit=85, how="no MQTT agent"),
-            Figure(name="serving process, CPU to first inference", value=first_s, unit="s", limit=0.5),
         ]
 
 
-def measure_in_process(folder: Path, rounds: int, calls: int) -> Iterator[Figure]:
-    """What the runtime adds to a model of about a millisecond: the tiny one on 64 times the pixels."""
+def wide_in_process(folder: Path, rounds: int, calls: int) -> Iterator[Figure]:
+    """What the runtime adds to a model of about half a millisecond: the tiny one on 64 times the pixels."""
     artifact = write_tiny_artifact(folder / "wide", side=WIDE_SIDE)
+    yield from in_process(artifact, rounds, calls, p50_limit=1.01, which="wide model, ")
+
+
+def in_process(
+    artifact: Path, rounds: int, calls: int, *, p50_limit: float, mean_limit: float | None = None, which: str = ""
+) -> Iterator[Figure]:
+    """Beside the bare session alone: between slower ways the monitor would save up CPU time, and spend it here."""
     with Runtime() as runtime:
         manifest = runtime.open(artifact)
         bare, inputs = engine_alone(artifact, manifest), random_inputs(manifest)
-        ways: dict[str, Callable[[], object]] = {"bare": lambda: bare(inputs), "in_process": lambda: runtime.infer(inputs)}
-        p50, _ = run_rounds(ways, rounds, calls)
-    yield Figure(name="wide model, bare session, p50", value=float(np.median(p50["bare"])), unit="us")
-    yield Figure(name="wide model, in-process, p50 / bare", value=median_ratio(p50, "in_process"), unit="x", limit=1.01)
+        ways: dict[str, Callable[[], object]] = {"bare": lambda: bare(inputs), "ours": lambda: runtime.infer(inputs)}
+        p50, mean = run_rounds(ways, rounds, calls, here=ways)
+    yield Figure(name=f"{which}bare session, p50", value=float(np.median(p50["bare"])), unit="us", how="the model alone")
+    monitored = f"{which}in-process, monitor on"
+    yield Figure(name=f"{monitored}, p50 / bare", value=median_ratio(p50, "ours"), unit="x", limit=p50_limit)
+    yield Figure(name=f"{monitored}, mean / bare", value=median_ratio(mean, "ours"), unit="x", limit=mean_limit)
+
+
+def over_sockets(artifact: Path, folder: Path, rounds: int, calls: int) -> Iterator[Figure]:
+    """What a process of its own adds, and what it takes."""
+    manifest = read_manifest((artifact / MANIFEST_NAME).read_bytes()).value
+    inputs, bare = random_inputs(manifest), engine_alone(artifact, manifest)
+    request, in_json = binary_request(manifest, inputs), json_request(manifest, inputs)
+    with contextlib.ExitStack() as stack:
+        port, unix_socket, first_s = stack.enter_context(running_server(artifact, folder / "runtime.sock"))
+        tcp = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+        tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        unix = stack.enter_context(socket.socket(socket.AF_UNIX))
+        unix.connect(unix_socket)
+        ways: dict[str, Callable[[], object]] = {
+            "bare": lambda: bare(inputs),
+            "tcp": lambda: exchange(tcp, request),
+            "unix": lambda: exchange(unix, request),
+            "json": lambda: exchange(tcp, in_json),
+            "tcp_polled": lambda: exchange_polling(tcp, request),
+            "unix_polled": lambda: exchange_polling(unix, request),
+            "json_polled": lambda: exchange_polling(tcp, in_json),
+        }
+        p50, _ = run_rounds(ways, rounds, calls, here={"bare"})
+        for suffix, told, how in (("", "", ""), ("_polled", ", client polls", AWAKE)):
+            for way, name, limit in (("tcp", "TCP", 30), ("unix", "unix socket", 25)):
+                over_bare = float(np.median(p50[way + suffix] - p50["bare"]))
+                yield Figure(
+                    name=f"HTTP v2 binary over {name}, p50 - bare{told}", value=over_bare, unit="us", limit=limit, how=how
+                )
+            in_json_ratio = median_ratio(p50, f"json{suffix}")
+            yield Figure(name=f"HTTP v2 JSON over TCP, p50 / bare{told}", value=in_json_ratio, unit="x", limit=5, how=how)
+        eight = requests_per_s(port, request)
+        yield Figure(name="HTTP v2 binary, 8 connections", value=eight, unit="/s", limit=15_000, at_most=False)
+        yield Figure(name="serving process, resident memory", value=resident_mb(port), unit="MB", how="no MQTT agent")
+        yield Figure(name="serving process, CPU to first inference", value=first_s, unit="s", limit=0.5)
 
 
 def engine_alone(artifact: Path, manifest: Manifest) -> Callable[[dict[str, np.ndarray]], object]:

@@ -49,9 +49,8 @@ def open_client(home: Path | None, url: str | None, token_file: Path | None) -> 
     try:
         token = file.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(
-            f"no API token in {file} ({getattr(error, 'strerror', None) or error}); name one with --token-file, or the home with --home"
-        ) from error
+        cause = getattr(error, "strerror", None) or error
+        raise ConfigError(f"no API token in {file} ({cause}); name one with --token-file, or the home with --home") from error
     with Client(address, token) as client:
         yield client
 

@@ -77,7 +77,10 @@ class Outbox:
             self._db.close()
 
     def put(self, channel: Channel, payload: bytes, id: str = "") -> None:
-        """Keep a message until it is delivered. Durable when this returns. Raises StoreError when the disk refuses."""
+        """Keep a message until it is delivered. Durable when this returns, unless messages wait in memory.
+
+        Raises StoreError when the disk refuses.
+        """
         with self._transaction() as db:
             self._drop_oldest(db, len(payload))
             row = (channel.value, id, int(self._now_s()), payload)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 COMPANY_S = 1.0
 """For so long after callers met each runs in a thread again; then one is tried alone."""
 _MEETINGS = 2
-"""A lone caller that is quick enough to ask again within a turn of the loop is not taken for two."""
+"""One that asks again within a turn of the loop, its connection unknown, is not taken for two at once."""
 
 
 class Alone:

@@ -113,10 +113,12 @@ class Inference:
                 self._lone.ran(caller)
         return self._workers.submit(served, partial(self._run, served, call, make))
 
-    def submit_unread(self, model: str, read: Callable[[], Call], make: Callable[[Answer], Made]) -> "asyncio.Future[Made]":
+    def submit_unread(
+        self, model: str, read: Callable[[], Call], make: Callable[[Answer], Made], caller: object = None
+    ) -> "asyncio.Future[Made]":
         """As `submit`, for a request so large that reading it would hold up the loop: `read` runs in the model's thread too."""
 
-        self._lone.asked()
+        self._lone.asked(caller)
 
         def run() -> Made:
             call = read()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from runtime.clock import Clock
 from runtime.contract.errors import ContractError
-from runtime.errors import StoreDamagedError, StoreError
+from runtime.errors import StoreDamagedError, StoreError, reason
 from runtime.files import make_directory, rename_durably
 from runtime.update.slots import Slots
 from runtime.update.store import STATE_FILE, Store
@@ -34,11 +34,18 @@ class State(NamedTuple):
 
 
 def open_state(directory: Path) -> State:
-    """Open a state directory, making what is missing. Raises StoreError, or an OSError of the directory itself.
+    """Open a state directory, making what is missing. Raises StoreError.
 
     A damaged database must not keep a device from serving: it is put aside and begun anew. The fleet sends its desired state
     again; the version floors come back from the manifests that serve.
     """
+    try:
+        return _open(directory)
+    except OSError as error:
+        raise StoreError(f"{directory}: {reason(error)}") from error
+
+
+def _open(directory: Path) -> State:
     make_directory(directory)
     slots, path = Slots(directory).prepare(), directory / STATE_FILE
     try:
@@ -59,7 +66,7 @@ def open_state_to_serve(directory: Path) -> State:
         state = open_state(directory)
         state.store.prove()
         return state
-    except (StoreError, OSError) as error:
+    except StoreError as error:
         slots = Slots(directory)
         if not slots.lanes():
             raise
@@ -75,6 +82,8 @@ def takes_writes(directory: Path) -> bool:
         probe.write_bytes(bytes(PROBE_BYTES))
         with contextlib.closing(Store(directory / STATE_FILE)) as store:
             store.prove()
+    except StoreDamagedError:
+        return True  # the next start puts it aside
     except (StoreError, OSError):
         return False
     finally:

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -54,6 +55,22 @@ def edges(root: Path) -> Iterator[Edge]:
                 for imported in _imported(node):
                     if imported.split(".")[0] in OURS:
                         yield Edge(importer, imported, node.lineno)
+
+
+def circle(root: Path) -> list[str]:
+    """Modules of ours that need each other, in a ring; empty when none do."""
+    found = list(edges(root))
+    importers = {edge.importer for edge in found}
+    needs: dict[str, set[str]] = {}
+    for edge in found:  # `from a.b import c` is of the module a.b where there is no a.b.c
+        imported = edge.imported if edge.imported in importers else edge.imported.rpartition(".")[0]
+        if imported != edge.importer:
+            needs.setdefault(edge.importer, set()).add(imported)
+    try:
+        TopologicalSorter(needs).prepare()
+    except CycleError as error:
+        return list(error.args[1])
+    return []
 
 
 def third_party_imports(root: Path, package: str) -> set[str]:

@@ -162,7 +162,7 @@ class App:
         served = self._repository.get(model, release)  # an unknown one is said before anything is read
         reading = _Reading(request, model, release, self._regions_of(request), self._heads)
         if reading.is_long(served):
-            return self._settled(self.inference.submit_unread(model, reading.call, reading.answer))
+            return self._settled(self.inference.submit_unread(model, reading.call, reading.answer, request.caller))
         call = reading.call()
         if not reading.region_bytes:
             answer = self.inference.submit(call, reading.answer, request.caller)

@@ -4,6 +4,9 @@ import pytest
 
 from runtime.contract.deployment import DeploymentState as S
 from runtime.contract.deployment import Outcome, Settings
+from runtime.errors import StoreError
+from runtime.update.state import open_state, open_state_to_serve, takes_writes
+from runtime.update.store import STATE_FILE
 from tests.runtime.update.test_verify import flip
 from tests.support.artifacts import write_artifact
 
@@ -100,3 +103,18 @@ def test_a_good_slot_serves_even_if_the_disk_takes_no_change(two, monkeypatch):
     device.start()
     assert device.repository.artifact("tiny") == old
     assert [code for _, code, _ in device.alarms] == ["trust.digest_mismatch", "store.error"]
+
+
+def test_a_disk_with_a_damaged_database_takes_writes_again_all_the_same(tmp_path):
+    open_state(tmp_path).store.close()
+    assert takes_writes(tmp_path)
+    (tmp_path / STATE_FILE).write_bytes(b"no database" * 1000)
+    assert takes_writes(tmp_path)
+    assert not takes_writes(tmp_path / "absent")
+    assert not list(tmp_path.glob("*.tmp"))
+
+
+def test_what_the_disk_refuses_where_nothing_is_installed_is_one_error(tmp_path):
+    (tmp_path / "models").write_text("in the way")
+    with pytest.raises(StoreError, match="exists"):
+        open_state_to_serve(tmp_path)
